@@ -1,0 +1,3 @@
+"""Headrace: serve machine-learning models over REST and gRPC."""
+
+__version__ = "0.1.0"

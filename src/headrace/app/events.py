@@ -1,0 +1,67 @@
+"""What the supervisor tells the one who started it (the CLI, a notebook), as values."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.models import Artifact
+from headrace.core.routes import EndpointRoute
+
+
+class ModelInspected(msgspec.Struct, frozen=True, tag=True):
+    endpoint: str
+    version: str
+    artifact: Artifact
+
+
+class ModelFailed(msgspec.Struct, frozen=True, tag=True):
+    """A model could not be inspected or loaded; the others go on."""
+
+    endpoint: str
+    version: str
+    reason: str
+    log_tail: str = ""
+
+
+class Serving(msgspec.Struct, frozen=True, tag=True):
+    """Everything that could start has started; sent once. ``endpoints`` holds failed ones too (not ready)."""
+
+    url: str
+    management_url: str
+    endpoints: tuple[EndpointRoute, ...]
+    gateways: int
+    seconds: float
+    """Since the command began."""
+
+
+class ReplicaRestarted(msgspec.Struct, frozen=True, tag=True):
+    replica: str
+    reason: str
+
+
+class VersionLoaded(msgspec.Struct, frozen=True, tag=True):
+    """--watch: a new version took over."""
+
+    endpoint: str
+    version: str
+    replaced: str
+
+
+class BatchingExplained(msgspec.Struct, frozen=True, tag=True):
+    """--explain-batching: the batch limit of a deployment changed, with the reason."""
+
+    deployment: str
+    explanation: str
+
+
+class Draining(msgspec.Struct, frozen=True, tag=True):
+    seconds: float
+
+
+class Stopped(msgspec.Struct, frozen=True, tag=True):
+    exit_code: int
+
+
+Event = (
+    ModelInspected | ModelFailed | Serving | ReplicaRestarted | VersionLoaded | BatchingExplained | Draining | Stopped
+)

@@ -1,0 +1,86 @@
+"""What an operator asks for: deployments and their settings, as values that cross processes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from headrace.core.models import Artifact
+
+
+class BatchMode(StrEnum):
+    AUTO = "auto"
+    """Batch while the learned latency model says that it pays."""
+    ALWAYS = "always"
+    """Batch up to the limits whatever was learned."""
+    EXACT = "exact"
+    """Every request is computed alone: results do not depend on neighbours, bit for bit."""
+    OFF = "off"
+
+
+class Isolation(StrEnum):
+    PROCESS = "process"
+    """One worker process per replica."""
+    PACKED = "packed"
+    """Small replicas of the same runtime and trust class share a worker process."""
+
+
+class BatchingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    mode: BatchMode = BatchMode.AUTO
+    max_batch_size: int = 64
+    """Rows in one call of the model."""
+    max_batch_cost: float | None = None
+    """Upper bound on the summed cost of a batch, in the unit of `cost`; None: rows only."""
+    cost: str = "rows"
+    """Unit of cost: `rows`, `elements` (values of all inputs), or `bytes`."""
+    max_queue_delay_ms: float = 0.0
+    """Wait up to this long for a fuller batch even when a replica is idle. 0: never wait."""
+
+
+class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    max_queue_rows: int = 20_000
+    """Rows that may wait per deployment, over all gateways."""
+    max_queue_bytes: int = 512 << 20
+    """Bytes that may wait per deployment, over all gateways."""
+    max_queue_time_s: float = 1.0
+    """Refuse when the predicted wait passes this, once at least `min_queue_requests` wait."""
+    min_queue_requests: int = 128
+    """This many requests may wait per replica whatever the predicted wait (deadlines still hold)."""
+
+
+class ResourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    cpu: float | None = None
+    """CPU cores per replica; None: the machine's (or cgroup's) share."""
+    memory: int | None = None
+    """Bytes a replica may use; passing it ends the replica with an out-of-memory reason. None: no limit."""
+    gpu: int = 0
+
+
+class DeploymentSpec(msgspec.Struct, frozen=True):
+    """One version served under an endpoint."""
+
+    endpoint: str
+    version: str
+    artifact: Artifact
+    replicas: int = 1
+    threads: int | None = None
+    """Threads of the framework inside one replica; None: cpu share, rounded."""
+    isolation: Isolation = Isolation.PROCESS
+    resources: ResourceSettings = ResourceSettings()
+    batching: BatchingSettings = BatchingSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    idempotent: bool = True
+    """The same input may be computed twice without harm; False: nothing is ever re-run."""
+    timeout_s: float = 60.0
+    """Default deadline of a request."""
+    replica_timeout_s: float = 60.0
+    """A batch older than this means the replica hangs; it is killed."""
+    stream_stall_s: float = 30.0
+    """A stream whose reader takes nothing for this long is cancelled."""
+    warmup: bool = True
+    platform_options: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        return f"{self.endpoint}@{self.version}"

@@ -1,0 +1,197 @@
+"""Every error that can end a request, a load or a command.
+
+    HeadraceError
+    ├── CallerError                 the request is wrong; sending it again does not help
+    │   ├── InvalidInput            malformed body, wrong name, dtype or shape
+    │   ├── UnknownModel            no such endpoint, version or path
+    │   ├── MethodNotAllowed        the path exists, the verb does not
+    │   ├── PayloadTooLarge         a limit on bytes was passed
+    │   ├── Unsupported             a valid request for something this server does not do
+    │   ├── Unauthorized            no acceptable credential
+    │   ├── UntrustedArtifact       code-bearing artifact without --trust
+    │   └── BadSettings             a setting is unknown or has a wrong value
+    ├── Cancelled                   the caller went away
+    ├── NotReady                    loading, or no replica can be reached
+    ├── Overloaded                  refused to protect the requests already accepted
+    │   └── QuotaExceeded           the caller's own limit
+    ├── DeadlineExceeded            the request's time ran out
+    ├── RuntimeFailed               the model or its process failed
+    │   ├── ModelRaised             predict raised
+    │   ├── BadModelOutput          outputs do not match what the model declared
+    │   ├── LoadFailed              the artifact could not be loaded
+    │   ├── ReplicaDied             the process died while it worked on the request
+    │   └── PoisonRequest           the request was present at two deaths
+    └── Bug                         a broken invariant of Headrace itself
+
+The docstring of a class is its default message. Transport status codes are mapped once per protocol
+(``protocols/``); this module knows no transport.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HeadraceError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+    """Stable identifier for machines: logs, metrics, clients."""
+    retryable: ClassVar[bool] = False
+    """True when the same request may succeed later, unchanged."""
+
+    retry_after: float | None = None
+    """Seconds after which a retry is sensible, when known."""
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        self.message = message or (type(self).__doc__ or self.code).strip()
+        super().__init__(self.message)
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class CallerError(HeadraceError):
+    """The request is not valid."""
+
+    code = "caller_error"
+
+
+class InvalidInput(CallerError):
+    """The input does not fit the model."""
+
+    code = "invalid_input"
+
+
+class UnknownModel(CallerError):
+    """There is no such model."""
+
+    code = "unknown_model"
+
+
+class MethodNotAllowed(CallerError):
+    """The path does not accept this method."""
+
+    code = "method_not_allowed"
+
+
+class PayloadTooLarge(CallerError):
+    """The body is larger than the server accepts."""
+
+    code = "payload_too_large"
+
+
+class Unsupported(CallerError):
+    """This server does not support that."""
+
+    code = "unsupported"
+
+
+class Unauthorized(CallerError):
+    """No acceptable credential was given."""
+
+    code = "unauthorized"
+
+
+class UntrustedArtifact(CallerError):
+    """The artifact would run code of its author and is not trusted."""
+
+    code = "untrusted_artifact"
+
+
+class BadSettings(CallerError):
+    """A setting is unknown or has a wrong value."""
+
+    code = "bad_settings"
+
+
+class Cancelled(HeadraceError):
+    """The caller went away."""
+
+    code = "cancelled"
+
+
+class NotReady(HeadraceError):
+    """The model is not ready."""
+
+    code = "not_ready"
+    retryable = True
+    retry_after = 1.0
+
+
+class Overloaded(HeadraceError):
+    """The server is at capacity."""
+
+    code = "overloaded"
+    retryable = True
+    retry_after = 1.0
+
+
+class QuotaExceeded(Overloaded):
+    """The caller's own limit is used up."""
+
+    code = "quota_exceeded"
+
+
+class DeadlineExceeded(HeadraceError):
+    """The request's deadline passed before it could be answered."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class RuntimeFailed(HeadraceError):
+    """The model failed."""
+
+    code = "runtime_failed"
+
+
+class ModelRaised(RuntimeFailed):
+    """The model raised an exception."""
+
+    code = "model_raised"
+
+
+class BadModelOutput(RuntimeFailed):
+    """The model returned outputs that do not match its signature."""
+
+    code = "bad_model_output"
+
+
+class LoadFailed(RuntimeFailed):
+    """The model could not be loaded."""
+
+    code = "load_failed"
+
+
+class ReplicaDied(RuntimeFailed):
+    """The replica died while it worked on this request."""
+
+    code = "replica_died"
+    retryable = True
+
+
+class PoisonRequest(RuntimeFailed):
+    """This request was being worked on each time a replica died."""
+
+    code = "poison_request"
+
+
+class Bug(HeadraceError):
+    """This is a bug in Headrace."""
+
+    code = "bug"
+
+
+def _tree(cls: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
+    found = {cls.code: cls}
+    for child in cls.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+_BY_CODE = _tree(HeadraceError)
+
+
+def from_code(code: str, message: str) -> HeadraceError:
+    """Rebuild an error that crossed a process boundary as ``(code, message)``."""
+    return _BY_CODE.get(code, RuntimeFailed)(message)

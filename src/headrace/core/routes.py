@@ -1,0 +1,71 @@
+"""RouteTable: the versioned snapshot that the controller publishes and every gateway follows."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings
+from headrace.core.models import Signature, Slots
+from headrace.core.replicas import ReplicaState
+
+
+class ReplicaRoute(msgspec.Struct, frozen=True):
+    """One replica and where its worker listens."""
+
+    id: str
+    """Unique over the life of the system, e.g. ``fraud@1#3``; a restarted replica has a new id."""
+    address: str
+    """``unix:/path`` or ``tcp:host:port``."""
+    index: int
+    """Number of the replica inside its worker (0 unless packed)."""
+    state: ReplicaState
+    token: str
+    """Proves to the worker that the peer got this route table."""
+    status_path: str | None = None
+    """File of the worker's status page (``replica/status_page.py``) when it is on this machine."""
+
+
+class DeploymentRoute(msgspec.Struct, frozen=True):
+    """A deployment as gateways need it. ``signature`` is None until a replica has loaded."""
+
+    id: str
+    version: str
+    platform: str
+    signature: Signature | None
+    slots: Slots
+    batching: BatchingSettings
+    admission: AdmissionSettings
+    idempotent: bool
+    timeout_s: float
+    replica_timeout_s: float
+    stream_stall_s: float
+    replicas: tuple[ReplicaRoute, ...]
+    desired_replicas: int = 1
+    reason: str = ""
+    """Why it is not ready, for people."""
+
+    @property
+    def ready(self) -> bool:
+        return any(r.state is ReplicaState.READY for r in self.replicas)
+
+
+class EndpointRoute(msgspec.Struct, frozen=True):
+    """An endpoint and its deployments. ``traffic`` maps deployment id to weight; absent means 0."""
+
+    name: str
+    deployments: tuple[DeploymentRoute, ...]
+    traffic: dict[str, float]
+
+
+class RouteTable(msgspec.Struct, frozen=True):
+    """The whole routing state. A gateway replaces its table only by one with a higher ``version`` of the
+    same ``epoch`` or by any of a newer epoch (a restarted controller counts from 1 again)."""
+
+    version: int
+    epoch: int
+    endpoints: tuple[EndpointRoute, ...]
+    gateways: int = 1
+    """How many gateways share the global limits."""
+
+
+EMPTY = RouteTable(version=0, epoch=0, endpoints=())

@@ -1,0 +1,1 @@
+"""Wire formats: bytes ↔ InferenceRequest/InferenceResponse. Sans-IO: no sockets, no framework types."""

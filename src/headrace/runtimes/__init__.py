@@ -1,0 +1,1 @@
+"""Model frameworks, one file each. Imported only inside worker processes."""
