@@ -1,4 +1,8 @@
-"""All settings of ``headrace serve``, composed from the sections that the folders define. Parsed once."""
+"""All settings of ``headrace serve``, composed from the sections that the folders define. Parsed once.
+
+``settings_keys.py`` says how each field is spelled in ``headrace.yaml``, the environment and on the command line,
+and holds its help text; ``settings_file.py`` puts the layers together.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +29,25 @@ class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Settings of a deployment; the top level of ``headrace.yaml`` gives the defaults for every endpoint."""
 
     replicas: int = 1
+    """Replicas: loaded copies of the model."""
     threads: int | None = None
+    """Framework threads in one replica; None: its share of the cores."""
     isolation: Isolation = Isolation.PROCESS
     resources: ResourceSettings = ResourceSettings()
     batching: BatchingSettings = BatchingSettings()
     admission: AdmissionSettings = AdmissionSettings()
     idempotent: bool = True
+    """The same input may be computed twice without harm; False: nothing is ever re-run."""
     timeout_s: float = 60.0
+    """Deadline of a request that brings none."""
     replica_timeout_s: float = 60.0
+    """A batch older than this means the replica hangs; it is killed."""
     stream_stall_s: float = 30.0
+    """A stream whose reader takes nothing for this long is cancelled."""
     warmup: bool = True
+    """Run inferences before a replica counts as ready."""
     options: dict[str, str] = {}
+    """Options of the runtime, by name."""
 
 
 class ServeSettings(msgspec.Struct, frozen=True):
@@ -44,11 +56,14 @@ class ServeSettings(msgspec.Struct, frozen=True):
     deployment: DeploymentSettings = DeploymentSettings()
     logs: LogSettings = LogSettings()
     management_host: str = "127.0.0.1"
+    """Address of the management port."""
     management_port: int = 9000
     """Management API and /metrics. 0 takes a free one."""
     trust: tuple[str, ...] = ()
     """``sha256:…`` digests or paths whose artifacts may run code."""
     watch: bool = False
+    """Load a changed ``.py`` or a new version folder beside the old one, and switch when it is ready."""
     explain_batching: bool = False
+    """Report each change of a deployment's batch limit with the reason."""
     runtime_dir: str | None = None
     """Sockets, logs and metric pages; None: a new folder under the temporary directory, removed at exit."""

@@ -1,0 +1,1 @@
+"""Where workers run: a backend only starts, stops and lists them."""

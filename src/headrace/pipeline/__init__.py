@@ -1,0 +1,1 @@
+"""One inference request, from its head to its answer: route, admit, batch, dispatch. Knows core values only."""

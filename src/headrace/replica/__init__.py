@@ -1,0 +1,1 @@
+"""Worker processes and the replicas in them: frames, the child's main loop, the gateway's handle."""

@@ -1,0 +1,1 @@
+"""The benchmark of Headrace: ``python -m benchmarks``. Nothing in the package ``headrace`` imports it."""

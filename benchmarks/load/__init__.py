@@ -1,0 +1,1 @@
+"""Load: the open-loop generator of our own, and thin wrappers around ``wrk`` and ``h2load``."""

@@ -1,0 +1,55 @@
+"""The application on the management port: FastAPI, served by the controller. Reads; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+
+import headrace
+from headrace.api import deployments, endpoints, events, health, index, metrics, problems, replicas
+from headrace.api.hosts import HostCheck
+from headrace.api.ports import ControllerView
+
+_ABOUT = """What Headrace serves, how it fares, and why.
+
+Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
+Inference is on another port; its protocols are described by their own specifications.
+"""
+
+
+def create_app(
+    view: ControllerView,
+    *,
+    metrics_directory: Path,
+    allowed_hosts: Collection[str] = (),
+    workers: Callable[[], Mapping[str, int]] | None = None,
+) -> FastAPI:
+    """The management application.
+
+    metrics_directory   where all processes keep their pages (``telemetry/pages.py``)
+    allowed_hosts       names that a Host header may have beside localhost and IP addresses: the host the port is
+                        bound to, and what the operator allows (``api/hosts.py``)
+    workers             name -> pid of further processes whose memory and CPU time belong in the metrics; called in
+                        another thread
+    """
+    app = FastAPI(
+        title="Headrace management API",
+        version=headrace.__version__,
+        description=_ABOUT,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    app.add_middleware(HostCheck, allowed=allowed_hosts)
+    app.include_router(index.router(view))
+    app.include_router(health.router(view))
+    app.include_router(metrics.router(metrics_directory, workers))
+    api = APIRouter(prefix="/api/v1")
+    for noun in (endpoints, deployments, replicas, events):
+        api.include_router(noun.router(view))
+    app.include_router(api)
+    return app

@@ -1,0 +1,49 @@
+"""GET /: where things are, as JSON, or as a page for browsers."""
+
+from __future__ import annotations
+
+import html
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse, Response
+
+import headrace
+from headrace.api.ports import ControllerView
+from headrace.api.schema import Index
+
+LINKS = {
+    "metrics": "/metrics",
+    "health": "/healthz",
+    "readiness": "/readyz",
+    "endpoints": "/api/v1/endpoints",
+    "replicas": "/api/v1/replicas",
+    "events": "/api/v1/events",
+    "openapi": "/api/v1/openapi.json",
+}
+
+
+def router(view: ControllerView) -> APIRouter:
+    routes = APIRouter(tags=["index"])
+
+    @routes.get("/", summary="Where things are", response_model=Index)
+    async def index(request: Request) -> Index | Response:
+        """JSON, or a page when the `Accept` header names `text/html`."""
+        ready = view.ready()
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(_page(ready, [endpoint.name for endpoint in view.routes().endpoints]))
+        return Index(name="headrace", version=headrace.__version__, ready=ready, links=LINKS)
+
+    return routes
+
+
+def _page(ready: bool, endpoints: list[str]) -> str:
+    links = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in LINKS.items())
+    served = "".join(
+        f'<li><a href="/api/v1/endpoints/{html.escape(name, quote=True)}">{html.escape(name)}</a></li>'
+        for name in endpoints
+    )
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Headrace</title>"
+        f"<h1>Headrace {headrace.__version__}</h1><p>{'ready' if ready else 'not ready'}</p>"
+        f"<h2>Endpoints</h2><ul>{served}</ul><h2>This port</h2><ul>{links}</ul></html>"
+    )

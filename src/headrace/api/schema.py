@@ -1,0 +1,230 @@
+"""The documents of the management API. What is not here does not leave the server: tokens, file paths of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from headrace.core.load import DeploymentLoad, LoadReport
+from headrace.core.models import TensorSpec
+from headrace.core.replicas import ReplicaState
+from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
+
+
+class Tensor(BaseModel):
+    """A typed input or output."""
+
+    name: str
+    datatype: str = Field(description="Datatype of the Open Inference Protocol.", examples=["FP32"])
+    shape: list[int] = Field(description="-1: any size.", examples=[[-1, 30]])
+    optional: bool = False
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Tensor:
+        return cls(name=spec.name, datatype=spec.dtype, shape=list(spec.shape), optional=spec.optional)
+
+
+class Load(BaseModel):
+    """What is going on at a deployment, summed over gateways."""
+
+    queued_requests: int = Field(description="Requests that wait for a replica.")
+    queued_rows: int = Field(description="Rows that wait for a replica.")
+    in_flight: int = Field(description="Requests that replicas are working on.")
+    requests: int = Field(description="Requests finished since the gateways started.")
+    refused: int = Field(description="Requests turned away since the gateways started.")
+
+    @classmethod
+    def of(cls, deployment: str, reports: Iterable[LoadReport]) -> Load:
+        loads = [load for _, load in loads_of(deployment, reports)]
+        return cls(
+            queued_requests=sum(load.queued_requests for load in loads),
+            queued_rows=sum(load.queued_rows for load in loads),
+            in_flight=sum(load.in_flight for load in loads),
+            requests=sum(load.requests for load in loads),
+            refused=sum(load.refused for load in loads),
+        )
+
+
+class Replica(BaseModel):
+    """One loaded copy of a deployment."""
+
+    id: str = Field(examples=["fraud@1#3"])
+    deployment: str = Field(examples=["fraud@1"])
+    endpoint: str = Field(examples=["fraud"])
+    state: ReplicaState
+    address: str = Field(description="Where its worker listens, for gateways.")
+    unreachable_from: list[int] = Field(description="Gateways that have no connection to it.")
+
+    @classmethod
+    def of(
+        cls, endpoint: EndpointRoute, deployment: DeploymentRoute, replica: ReplicaRoute, reports: Iterable[LoadReport]
+    ) -> Replica:
+        return cls(
+            id=replica.id,
+            deployment=deployment.id,
+            endpoint=endpoint.name,
+            state=replica.state,
+            address=replica.address,
+            unreachable_from=[report.gateway for report in reports if replica.id in report.unreachable],
+        )
+
+
+class Deployment(BaseModel):
+    """One version served under an endpoint."""
+
+    id: str = Field(examples=["fraud@1"])
+    version: str
+    platform: str = Field(description="Model format, as in the Open Inference Protocol.", examples=["onnx_onnxv1"])
+    ready: bool
+    reason: str = Field(description="Why it is not ready; empty when it is.")
+    traffic: float = Field(description="Share of the endpoint's requests, 0 to 1.")
+    desired_replicas: int
+    batchable: bool | None = Field(description="Rows of several requests may be joined; null until loaded.")
+    inputs: list[Tensor] = Field(description="Empty until loaded.")
+    outputs: list[Tensor] = Field(description="Empty until loaded.")
+    replicas: list[Replica]
+    load: Load
+
+    @classmethod
+    def of(cls, endpoint: EndpointRoute, deployment: DeploymentRoute, reports: list[LoadReport]) -> Deployment:
+        signature = deployment.signature
+        weights = sum(endpoint.traffic.values())
+        return cls(
+            id=deployment.id,
+            version=deployment.version,
+            platform=deployment.platform,
+            ready=deployment.ready,
+            reason="" if deployment.ready else deployment.reason,
+            traffic=endpoint.traffic.get(deployment.id, 0.0) / weights if weights else 0.0,
+            desired_replicas=deployment.desired_replicas,
+            batchable=signature.batchable if signature else None,
+            inputs=[Tensor.of(spec) for spec in signature.inputs] if signature else [],
+            outputs=[Tensor.of(spec) for spec in signature.outputs] if signature else [],
+            replicas=[Replica.of(endpoint, deployment, replica, reports) for replica in deployment.replicas],
+            load=Load.of(deployment.id, reports),
+        )
+
+
+class Endpoint(BaseModel):
+    """A stable name that clients call."""
+
+    name: str = Field(examples=["fraud"])
+    ready: bool = Field(description="Some deployment that gets traffic can answer.")
+    deployments: list[Deployment]
+
+    @classmethod
+    def of(cls, endpoint: EndpointRoute, reports: list[LoadReport]) -> Endpoint:
+        deployments = [Deployment.of(endpoint, deployment, reports) for deployment in endpoint.deployments]
+        return cls(
+            name=endpoint.name,
+            ready=any(deployment.ready and deployment.traffic > 0 for deployment in deployments),
+            deployments=deployments,
+        )
+
+
+class Endpoints(BaseModel):
+    """All endpoints."""
+
+    route_version: int = Field(description="Version of the route table that this was read from.")
+    endpoints: list[Endpoint]
+
+
+class Replicas(BaseModel):
+    """All replicas."""
+
+    replicas: list[Replica]
+
+
+class GatewayBatching(BaseModel):
+    """What one gateway has learned: a call of n rows takes `fixed_ms + per_row_ms * n`."""
+
+    gateway: int
+    explanation: str = Field(description="Why batches have the size they have.")
+    fixed_ms: float | None = Field(description="Cost of a call, whatever its size; null until learned.")
+    per_row_ms: float | None = Field(description="Cost of one more row; null until learned.")
+    limit: int = Field(description="Rows that a batch may have now.")
+    queued_requests: int
+    queued_rows: int
+
+    @classmethod
+    def of(cls, gateway: int, load: DeploymentLoad) -> GatewayBatching:
+        return cls(
+            gateway=gateway,
+            explanation=load.explanation,
+            fixed_ms=load.latency_a_ms,
+            per_row_ms=load.latency_b_ms,
+            limit=load.batch_limit,
+            queued_requests=load.queued_requests,
+            queued_rows=load.queued_rows,
+        )
+
+
+class Batching(BaseModel):
+    """How a deployment's requests are batched, and why."""
+
+    deployment: str
+    mode: str = Field(description="As set: auto, always, exact or off.")
+    batchable: bool | None = Field(description="The model can take several rows at once; null until loaded.")
+    max_batch_size: int = Field(description="As set: rows.")
+    max_batch_cost: float | None = Field(description="As set: in units of `cost`; null: only rows count.")
+    cost: str
+    max_queue_delay_ms: float
+    gateways: list[GatewayBatching] = Field(description="Gateways that have served this deployment.")
+
+    @classmethod
+    def of(cls, deployment: DeploymentRoute, reports: Iterable[LoadReport]) -> Batching:
+        settings = deployment.batching
+        return cls(
+            deployment=deployment.id,
+            mode=settings.mode,
+            batchable=deployment.signature.batchable if deployment.signature else None,
+            max_batch_size=settings.max_batch_size,
+            max_batch_cost=settings.max_batch_cost,
+            cost=settings.cost,
+            max_queue_delay_ms=settings.max_queue_delay_ms,
+            gateways=[GatewayBatching.of(gateway, load) for gateway, load in loads_of(deployment.id, reports)],
+        )
+
+
+class Event(BaseModel):
+    """Something that happened. Beside these, an event has the fields of its type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["ReplicaRestarted"])
+    at: float | None = Field(None, description="Unix time, seconds.")
+
+
+class Events(BaseModel):
+    """The latest events, newest first."""
+
+    events: list[Event]
+
+
+class Readiness(BaseModel):
+    """Everything that should answer does."""
+
+    ready: bool
+
+
+class Liveness(BaseModel):
+    """The controller runs."""
+
+    live: bool
+
+
+class Index(BaseModel):
+    """Where things are on this port."""
+
+    name: str
+    version: str
+    ready: bool
+    links: dict[str, str] = Field(description="What it is -> path.")
+
+
+def loads_of(deployment: str, reports: Iterable[LoadReport]) -> list[tuple[int, DeploymentLoad]]:
+    """``(gateway, load)`` of a deployment, for every gateway that reports it."""
+    return [
+        (report.gateway, load) for report in reports for load in report.deployments if load.deployment == deployment
+    ]

@@ -1,0 +1,455 @@
+"""The controller process: makes the world match what was asked for. ``python -m headrace.app.controller ROLE``.
+
+It keeps its state in memory (a store comes with the registry); after a crash it reads its role file again, hears from
+the supervisor which workers live, and goes on. The data plane serves on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import secrets
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from headrace.app import events, orders, resources, roles, sources
+from headrace.app.gateway_link import GatewayServer
+from headrace.app.management import serve_management
+from headrace.app.watching import Change, Watcher
+from headrace.control import plan as planning
+from headrace.control import publish
+from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
+from headrace.core import errors
+from headrace.core.endpoints import DeploymentSpec
+from headrace.core.envelope import Splitter, wrap
+from headrace.core.load import LoadReport
+from headrace.core.replicas import ReplicaState
+from headrace.core.routes import RouteTable
+from headrace.replica.spec import ReplicaSpec
+from headrace.runtimes.runtime import LoadOptions
+from headrace.telemetry import logging
+from headrace.telemetry.metrics import RestartReason
+from headrace.telemetry.pages import SeriesPage
+from headrace.telemetry.recording import ControlRecorder
+
+_WATCH_EVERY_S = 0.5
+_STOP_GRACE_S = 5.0
+_DRAIN_LIMIT_S = 60.0
+_EVENTS_KEPT = 1000
+_LOAD_ATTEMPTS = 5
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_report = msgspec.msgpack.Decoder(orders.Report).decode
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """Traffic of an endpoint moves to ``new`` when it is ready; ``old`` then leaves (None: it stays addressable)."""
+
+    new: str
+    old: str | None
+
+
+class Controller:
+    """One per machine. Everything runs on one event loop."""
+
+    def __init__(self, role: roles.ControllerRole) -> None:
+        self._role = role
+        self._settings = role.settings
+        self._log = logging.Log("headrace.controller")
+        self._desired = Desired()
+        self._observed = Observed()
+        self._orders: dict[str, orders.StartWorker] = {}
+        self._gateways = GatewayServer(self._on_load)
+        self._table = RouteTable(version=0, epoch=time.time_ns() // 1_000_000, endpoints=())
+        self._changed = asyncio.Event()
+        self._adopted = asyncio.Event()
+        self._inspected = False
+        self._announced = False
+        self._watcher: Watcher | None = None
+        self._switches: dict[str, Switch] = {}
+        self._explained: dict[str, str] = {}
+        self._drained_at: dict[str, int] = {}
+        self._tails: dict[str, str] = {}
+        self._history: collections.deque[dict[str, object]] = collections.deque(maxlen=_EVENTS_KEPT)
+        page = SeriesPage(roles.metrics_directory(role.directory), "controller")
+        self._recorder = ControlRecorder(page)
+
+    # --- life ---
+
+    async def main(self) -> None:
+        """Run until SIGTERM or until the supervisor is gone."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        self._link = socket.socket(fileno=self._role.supervisor_fd)
+        self._link.setblocking(False)
+        loop.add_reader(self._link.fileno(), self._hear_supervisor, Splitter(), stop)
+        await self._gateways.listen(roles.control_socket(self._role.directory))
+        tasks = [
+            asyncio.create_task(self._work()),
+            asyncio.create_task(self._reconcile_forever()),
+            asyncio.create_task(serve_management(self, self._role)),
+        ]
+        waiter = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiter}:
+            # A task that ends before SIGTERM has failed: say why, and let the supervisor start us again.
+            task.result()
+
+    async def _work(self) -> None:
+        """Inspect what was named, then watch it if asked to."""
+        await self._adopted.wait()
+        await self._inspect_all()
+        while True:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            if self._watcher is not None:
+                for change in await asyncio.to_thread(self._watcher.changes):
+                    await self._deploy_change(change)
+
+    async def _reconcile_forever(self) -> None:
+        """Level-triggered: at every change, and now and then for what only time changes."""
+        await self._adopted.wait()
+        while True:
+            self._changed.clear()
+            self._reconcile(time.monotonic())
+            try:
+                await asyncio.wait_for(self._changed.wait(), 0.5)
+            except TimeoutError:
+                continue
+
+    # --- what should run ---
+
+    async def _inspect_all(self) -> None:
+        try:
+            candidates = await asyncio.to_thread(sources.discover, self._settings)
+        except errors.HeadraceError as error:
+            self._say(events.ModelFailed("", "", error.message))
+            candidates = []
+        results = await sources.inspect(candidates, self._settings.trust) if candidates else []
+        for candidate, result in zip(candidates, results, strict=True):
+            self._want(candidate, result)
+            if candidate.served and isinstance(result, DeploymentSpec):
+                self._desired.traffic[result.endpoint] = result.id
+        if self._settings.watch:
+            self._watcher = Watcher(self._settings, candidates)
+        self._inspected = True
+        self._changed.set()
+
+    def _want(self, candidate: sources.Candidate, result: DeploymentSpec | sources.Failure) -> None:
+        if isinstance(result, sources.Failure):
+            self._desired.failures[result.endpoint, result.version] = result.reason
+            self._say(events.ModelFailed(result.endpoint, result.version, result.reason))
+            return
+        self._desired.failures.pop((candidate.endpoint, candidate.version), None)
+        self._desired.deployments[result.id] = result
+        self._say(events.ModelInspected(result.endpoint, result.version, result.artifact))
+
+    async def _deploy_change(self, change: Change) -> None:
+        """--watch: put a new version beside the old one; it takes over when it is ready."""
+        (result,) = await sources.inspect([change.candidate], self._settings.trust)
+        if isinstance(result, sources.Failure):
+            self._say(events.ModelFailed(result.endpoint, result.version, result.reason))
+            return
+        self._want(change.candidate, result)
+        endpoint = result.endpoint
+        serving = self._desired.traffic.get(endpoint)
+        earlier = self._switches.pop(endpoint, None)
+        if earlier is not None and earlier.new != serving:
+            # A newer change came before the last one was ready: that one is not needed any more.
+            self._desired.deployments.pop(earlier.new, None)
+        if serving is None:
+            self._desired.traffic[endpoint] = result.id
+        elif change.candidate.served:
+            self._switches[endpoint] = Switch(result.id, serving if change.replaces is not None else None)
+        self._changed.set()
+
+    def _switch_when_ready(self) -> None:
+        for endpoint, switch in list(self._switches.items()):
+            spec = self._desired.deployments.get(switch.new)
+            failure = self._observed.restarts_of(switch.new).load_failure
+            if spec is None or failure:
+                del self._switches[endpoint]
+                self._desired.deployments.pop(switch.new, None)
+                continue
+            ready = [r for r in self._observed.replicas(switch.new) if r.state is ReplicaState.READY]
+            if len(ready) < spec.replicas:
+                continue
+            old = self._desired.traffic.get(endpoint, "")
+            self._desired.traffic[endpoint] = switch.new
+            if switch.old is not None:
+                self._desired.deployments.pop(switch.old, None)
+            del self._switches[endpoint]
+            self._say(events.VersionLoaded(endpoint, spec.version, old.rpartition("@")[2]))
+
+    # --- reconcile ---
+
+    def _reconcile(self, now: float) -> None:
+        """observe → plan → act → publish."""
+        self._switch_when_ready()
+        for action in planning.plan(self._desired, self._observed, self._idle(now), now):
+            match action:
+                case planning.StartWorker(deployments):
+                    self._start(deployments)
+                case planning.DrainWorker(worker):
+                    self._drain(worker, now)
+                case planning.StopWorker(worker):
+                    self._send(orders.StopWorker(worker, _STOP_GRACE_S))
+        self._publish()
+        self._announce_when_settled()
+
+    def _idle(self, now: float) -> frozenset[str]:
+        """Draining workers whose deployments no gateway uses any more, or that have drained long enough."""
+        idle = set()
+        for worker in self._observed.workers.values():
+            since = worker.stopping_since
+            if since is None:
+                continue
+            seen = self._drained_at.get(worker.id, 0)
+            busy = {d.deployment for load in self._gateways.loads.values() for d in load.deployments if d.in_flight}
+            informed = all(
+                load.route_version >= seen for load in self._gateways.loads.values()
+            ) and self._gateways.connected == frozenset(self._gateways.loads)
+            if (seen and informed and not busy & {r.deployment for r in worker.replicas}) or (
+                now - since > _DRAIN_LIMIT_S
+            ):
+                idle.add(worker.id)
+        return frozenset(idle)
+
+    def _start(self, deployments: tuple[DeploymentSpec, ...]) -> None:
+        number = secrets.token_hex(4)
+        worker_id = f"w{number}"
+        total = sum(d.replicas for d in self._desired.deployments.values())
+        threads = [
+            d.threads or resources.threads_per_replica(resources.cpus(), total, d.resources.cpu) for d in deployments
+        ]
+        replicas = tuple(
+            ReplicaSpec(
+                id=f"{d.id}#{number}",
+                artifact=d.artifact,
+                options=LoadOptions(threads=t, batch_limit=d.batching.max_batch_size, options=dict(d.platform_options)),
+                warmup=d.warmup,
+            )
+            for d, t in zip(deployments, threads, strict=True)
+        )
+        memories = [d.resources.memory for d in deployments if d.resources.memory is not None]
+        order = orders.StartWorker(
+            worker=worker_id,
+            replicas=replicas,
+            digests=tuple(d.artifact.digest for d in deployments),
+            deployments=tuple(d.id for d in deployments),
+            token=secrets.token_hex(16),
+            environment=resources.thread_environment(max(threads)),
+            replica_timeout_s=min(d.replica_timeout_s for d in deployments),
+            memory=sum(memories) if len(memories) == len(deployments) else None,
+        )
+        directory = Path(self._role.directory)
+        self._adopt(
+            orders.LiveWorker(order, f"unix:{directory / worker_id}.sock", str(directory / f"{worker_id}.status"), ())
+        )
+        self._send(order)
+
+    def _adopt(self, live: orders.LiveWorker) -> None:
+        order = live.order
+        self._orders[order.worker] = order
+        replicas = [
+            ObservedReplica(r.id, deployment, digest)
+            for r, deployment, digest in zip(order.replicas, order.deployments, order.digests, strict=True)
+        ]
+        self._observed.workers[order.worker] = ObservedWorker(
+            order.worker, replicas, live.address, live.status_path, order.token
+        )
+        for replica in replicas:
+            self._recorder.replica_state(replica.id, replica.state)
+        for report in live.reports:
+            self._replica_reported(report)
+
+    def _drain(self, worker_id: str, now: float) -> None:
+        worker = self._observed.workers[worker_id]
+        worker.stopping_since = now
+        self._drained_at[worker_id] = self._table.version + 1
+
+    def _publish(self) -> None:
+        endpoints = publish.endpoints(self._desired, self._observed)
+        gateways = self._settings.gateway.gateways
+        if endpoints == self._table.endpoints and self._table.version:
+            return
+        self._table = RouteTable(self._table.version + 1, self._table.epoch, endpoints, gateways)
+        self._recorder.set_route_version(self._table.version)
+        self._gateways.publish(self._table)
+
+    def _announce_when_settled(self) -> None:
+        """Serving is told once: everything has become ready or failed, and every gateway knows."""
+        if self._announced or not self._inspected:
+            return
+        settled = all(self._settled(spec) for spec in self._desired.deployments.values())
+        informed = [
+            load
+            for load in self._gateways.loads.values()
+            if load.route_version >= self._table.version and not load.unreachable
+        ]
+        if not settled or len(informed) < self._settings.gateway.gateways:
+            return
+        self._announced = True
+        self._say(
+            events.Serving(
+                self._role.url,
+                self._role.management_url,
+                self._table.endpoints,
+                self._settings.gateway.gateways,
+                time.monotonic() - self._role.began,
+            )
+        )
+
+    def _settled(self, spec: DeploymentSpec) -> bool:
+        if self._observed.restarts_of(spec.id).load_failure:
+            return True
+        ready = [r for r in self._observed.replicas(spec.id) if r.state is ReplicaState.READY]
+        return len(ready) >= spec.replicas
+
+    # --- what the supervisor and the gateways say ---
+
+    def _hear_supervisor(self, splitter: Splitter, stop: asyncio.Event) -> None:
+        try:
+            data = self._link.recv(1 << 20)
+        except BlockingIOError:
+            return
+        if not data:
+            stop.set()
+            asyncio.get_running_loop().remove_reader(self._link.fileno())
+            return
+        for message in splitter.feed(data):
+            self._hear(_decode_report(message))
+        self._changed.set()
+
+    def _hear(self, report: orders.Report) -> None:
+        match report:
+            case orders.ReplicaReport():
+                self._replica_reported(report)
+            case orders.WorkerExited():
+                self._worker_exited(report)
+            case orders.LiveWorker():
+                self._adopt(report)
+            case orders.Adopted():
+                self._announced = report.announced
+                self._adopted.set()
+            case orders.WorkerLog():
+                self._tails[report.worker] = report.tail
+
+    def _replica_reported(self, report: orders.ReplicaReport) -> None:
+        worker = self._observed.workers.get(report.worker)
+        if worker is None:
+            return
+        replica = worker.replicas[report.index]
+        replica.move(report.state, report.reason)
+        self._recorder.replica_state(replica.id, replica.state)
+        if report.state is ReplicaState.READY:
+            replica.model, replica.timings = report.model, report.timings
+        elif report.state is ReplicaState.FAILED:
+            self._load_failed(replica, report.reason, report.trace)
+
+    def _load_failed(self, replica: ObservedReplica, reason: str, trace: str) -> None:
+        restarts = self._observed.restarts_of(replica.deployment)
+        restarts.load_failure = reason
+        restarts.log_tail = trace
+        endpoint, _, version = replica.deployment.rpartition("@")
+        self._say(events.ModelFailed(endpoint, version, reason, trace))
+
+    def _worker_exited(self, report: orders.WorkerExited) -> None:
+        worker = self._observed.workers.pop(report.worker, None)
+        self._drained_at.pop(report.worker, None)
+        if worker is None:
+            return
+        self._tails[report.worker] = report.log_tail
+        for replica in worker.replicas:
+            was = replica.state
+            self._recorder.forget_replica(replica.id)
+            if worker.stopping_since is not None or was is ReplicaState.FAILED:
+                continue
+            restarts = self._observed.restarts_of(replica.deployment)
+            restarts.fruitless = 0 if report.completed else restarts.fruitless + 1
+            restarts.not_before = time.monotonic() + planning.backoff(restarts.fruitless)
+            if was is not ReplicaState.READY and restarts.fruitless >= _LOAD_ATTEMPTS:
+                reason = f"{report.detail} while loading, {restarts.fruitless} times in a row"
+                self._load_failed(replica, reason, report.log_tail)
+                continue
+            endpoint, _, version = replica.deployment.rpartition("@")
+            self._recorder.restarted(endpoint, version, RestartReason(report.reason))
+            self._say(events.ReplicaRestarted(replica.id, report.detail))
+
+    def _on_load(self, report: LoadReport) -> None:
+        self._explain(report)
+        if not self._announced or any(w.stopping_since is not None for w in self._observed.workers.values()):
+            self._changed.set()
+
+    def _explain(self, report: LoadReport) -> None:
+        if not self._settings.explain_batching:
+            return
+        for load in report.deployments:
+            # The verdict counts, not every new digit in it.
+            verdict = load.explanation.partition(":")[0]
+            if load.requests and self._explained.get(load.deployment) != verdict:
+                self._explained[load.deployment] = verdict
+                self._say(events.BatchingExplained(load.deployment, load.explanation))
+
+    def _say(self, event: events.Event) -> None:
+        """Tell the supervisor's watcher, and remember for the API."""
+        self._history.append({"at": time.time(), "type": type(event).__name__, **msgspec.to_builtins(event)})
+        self._send(orders.Notify(event))
+
+    def _send(self, order: orders.Order) -> None:
+        self._link.setblocking(True)
+        try:
+            self._link.sendall(wrap(_encode(order)))
+        except OSError as error:
+            self._log.warning("the supervisor is gone", action="supervisor_gone", reason=str(error))
+        finally:
+            self._link.setblocking(False)
+
+    # --- what the management API reads (api/ports.py) ---
+
+    def routes(self) -> RouteTable:
+        """The current route table."""
+        return self._table
+
+    def loads(self) -> list[LoadReport]:
+        """The last load report of every connected gateway."""
+        return list(self._gateways.loads.values())
+
+    def events(self, limit: int) -> list[dict[str, object]]:
+        """The last events, newest first."""
+        return list(self._history)[::-1][:limit]
+
+    def log_tail(self, replica: str) -> str:
+        """Last output of a replica's worker. Raises UnknownModel for a replica that never was."""
+        for worker, order in self._orders.items():
+            if any(r.id == replica for r in order.replicas):
+                return self._tails.get(worker, "")
+        raise errors.UnknownModel(f"there is no replica {replica!r}")
+
+    def ready(self) -> bool:
+        """Everything that was asked for is ready."""
+        return (
+            self._inspected
+            and not self._desired.failures
+            and all(
+                self._settled(s) and not self._observed.restarts_of(s.id).load_failure
+                for s in self._desired.deployments.values()
+            )
+        )
+
+
+def main(arguments: list[str]) -> int:
+    role = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=roles.ControllerRole)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.configure(role.settings.logs, "controller")
+    asyncio.run(Controller(role).main())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

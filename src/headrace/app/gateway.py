@@ -1,0 +1,183 @@
+"""A gateway process: composes the data plane, serves the inherited socket. ``python -m headrace.app.gateway ROLE``."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from time import monotonic
+
+import h2corn
+import msgspec
+import uvloop
+
+from headrace.app import roles
+from headrace.core.routes import DeploymentRoute
+from headrace.gateway.http import InferenceApp
+from headrace.gateway.offload import Offload
+from headrace.gateway.records import Observer, Records
+from headrace.gateway.services import Services
+from headrace.gateway.settings import GatewaySettings
+from headrace.gateway.sync import RouteFollower
+from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.router import Router
+from headrace.telemetry import logging
+from headrace.telemetry.pages import SeriesPage
+from headrace.telemetry.recording import RequestRecorder
+
+_PR_SET_PDEATHSIG = 1
+_TICK_S = 0.01
+_FLUSH_EVERY = 20
+_GRPC_PATHS = ("/inference.GRPCInferenceService/*", "/grpc.health.v1.Health/*")
+
+
+class Gateway:
+    """Builds everything of one gateway, once; serves until SIGTERM."""
+
+    def __init__(self, role: roles.GatewayRole) -> None:
+        self._role = role
+        loop = asyncio.get_running_loop()
+        metrics = roles.metrics_directory(role.directory)
+        self._recorder = RequestRecorder(SeriesPage(metrics, f"gateway-{role.index}"))
+        records = Records(self._recorder, self._observers())
+
+        def make(endpoint: str, route: DeploymentRoute, gateways: int) -> Deployment:
+            return Deployment(
+                endpoint,
+                route,
+                gateways,
+                clock=monotonic,
+                call_soon=loop.call_soon,
+                call_later=loop.call_later,
+                recorder=records,
+            )
+
+        self._services = Services(
+            settings=role.settings,
+            router=Router(make),
+            records=records,
+            offload=Offload(),
+            metrics_directory=metrics,
+            clock=monotonic,
+            log=logging.Log("headrace.gateway"),
+        )
+        self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))
+        self._ticks = 0
+
+    def _observers(self) -> list[Observer]:
+        if not self._role.settings.access_log:
+            return []
+        as_json = logging.wants_json(self._role.logs, sys.stderr)
+        log = logging.AccessLog(sys.stderr.write, json=as_json, process=f"gateway-{self._role.index}")
+        return [log.write]
+
+    async def main(self) -> None:
+        """Serve, drain, end."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        server = h2corn.Server(InferenceApp(self._services), server_config(self._role.settings, self._role.socket_fd))
+        following = asyncio.create_task(self._follower.run())
+        serving = asyncio.create_task(server.serve())
+        loop.call_later(_TICK_S, self._tick)
+        # Objects made at import live for ever: keep the collector from walking them in the middle of requests.
+        gc.collect()
+        gc.freeze()
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({serving, stopping, following}, return_when=asyncio.FIRST_COMPLETED)
+        if stopping in done:
+            await self._drain(server)
+        await serving
+        following.cancel()
+        self._services.records.flush()
+        self._follower.close()
+        self._services.offload.close()
+
+    async def _drain(self, server: h2corn.Server) -> None:
+        """Not ready → wait for balancers to notice → no new connections → finish what was accepted."""
+        self._services.draining = True
+        self._recorder.set_draining(True)
+        await asyncio.sleep(self._role.settings.drain_delay_s)
+        server.shutdown()
+
+    def _tick(self) -> None:
+        """The one coarse timer: deadlines every tick, bulk work now and then."""
+        asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        now = monotonic()
+        self._services.router.sweep(now)
+        self._ticks += 1
+        if self._ticks % _FLUSH_EVERY == 0:
+            self._services.records.flush()
+            self._set_gauges()
+
+    def _set_gauges(self) -> None:
+        recorder = self._recorder
+        recorder.set_route_version(self._services.router.table_version)
+        for deployment in self._services.router.deployments():
+            model, version = deployment.endpoint, deployment.route.version
+            recorder.set_queue(model, version, deployment.queue.count, deployment.queue.rows)
+            in_flight = sum(len(b.calls) for r in deployment.replicas for b in r.batches.values())
+            recorder.set_in_flight(model, version, in_flight)
+            recorder.set_batch_limit(model, version, deployment.decision.limit)
+        for (model, version), count in self._services.open_streams.items():
+            recorder.set_open_streams(model, version, count)
+
+
+def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:
+    """h2corn's limits are the outer wall: a little above ours, which answer in the protocol's shape."""
+    wall = settings.max_body_bytes * 2 + (16 << 20)
+    grpc = tuple(
+        h2corn.RequestPolicy(
+            path=path,
+            max_request_body_size=0,
+            timeout_request_body_idle=0.0,
+            h2_timeout_response_stall=0.0,
+        )
+        for path in _GRPC_PATHS
+    )
+    return h2corn.Config(
+        bind=(f"fd://{fd}",),
+        certfile=Path(settings.tls_cert) if settings.tls_cert else None,
+        keyfile=Path(settings.tls_key) if settings.tls_key else None,
+        grpc=True,
+        access_log=False,
+        server_header="off",
+        lifespan="off",
+        runtime_threads=1,
+        limit_request_head_size=256 << 10,
+        max_request_body_size=wall,
+        request_policies=grpc,
+        timeout_request_body_idle=settings.body_idle_s,
+        timeout_graceful_shutdown=settings.drain_s,
+        max_concurrent_streams=1024,
+    )
+
+
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the supervisor dies, so that no gateway is left behind."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _main(role: roles.GatewayRole) -> None:
+    await Gateway(role).main()
+
+
+def main(arguments: list[str]) -> int:
+    role = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=roles.GatewayRole)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    logging.configure(role.logs, f"gateway-{role.index}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(role))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

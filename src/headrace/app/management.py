@@ -1,0 +1,40 @@
+"""Serves the management port inside the controller. FastAPI is imported here, late: models start meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headrace.app import roles
+
+if TYPE_CHECKING:
+    from headrace.api.ports import ControllerView
+
+_IMPORT_AFTER_S = 0.05
+
+
+async def serve_management(view: ControllerView, role: roles.ControllerRole) -> None:
+    """Serve until cancelled."""
+    await asyncio.sleep(_IMPORT_AFTER_S)
+    app = await asyncio.to_thread(_build, view, role)
+    import h2corn
+
+    config = h2corn.Config(
+        bind=(f"fd://{role.management_fd}",),
+        access_log=False,
+        lifespan="off",
+        runtime_threads=1,
+        timeout_graceful_shutdown=2.0,
+    )
+    await h2corn.Server(app, config).serve()
+
+
+def _build(view: ControllerView, role: roles.ControllerRole):  # type: ignore[no-untyped-def]
+    from headrace.api.app import create_app
+
+    return create_app(
+        view,
+        metrics_directory=Path(roles.metrics_directory(role.directory)),
+        allowed_hosts=(role.settings.management_host,),
+    )

@@ -1,0 +1,80 @@
+"""Models as people type them: ``fraud.onnx``, ``churn=churn.ubj``, ``img/``, ``pricer.py:Pricer``.
+
+Splits the text, finds the endpoint's name and checks that the path exists. What is inside the path is found out
+later, in a short-lived worker.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from headrace.app.settings import ModelSource
+from headrace.core import errors, names
+
+_PYTHON_CLASS = re.compile(r"(?P<path>.+\.py):(?P<attribute>[A-Za-z_]\w*)\Z")
+
+
+def parse_source(text: str, *, name: str | None = None, where: str = "model") -> ModelSource:
+    """The parts of ``[name=]path[:Class]``. Raises BadSettings that starts with ``where``."""
+    path = text
+    if name is None and "=" in text and not Path(text).exists():
+        name, _, path = text.partition("=")
+    if not path:
+        raise errors.BadSettings(
+            f"{where}: {text!r} has no path; write PATH or NAME=PATH, e.g. fraud=models/fraud.onnx"
+        )
+    if name is not None:
+        try:
+            names.check_endpoint(name)
+        except errors.BadSettings as error:
+            raise errors.BadSettings(f"{where}: {error.message}") from None
+    match = _PYTHON_CLASS.match(path)
+    if match is not None:
+        return ModelSource(match["path"], name, match["attribute"])
+    return ModelSource(path, name)
+
+
+def endpoint_name(source: ModelSource) -> str:
+    """The name the source gets when it is one model; a repository folder holds several, named by its folders."""
+    path = Path(source.path)
+    return source.name or names.endpoint_from_path(path.name if path.is_dir() else path.stem)
+
+
+def rebase(source: ModelSource, folder: Path) -> ModelSource:
+    """A source whose relative path counts from ``folder`` instead of the working directory."""
+    if Path(source.path).is_absolute() or folder == Path():
+        return source
+    return msgspec.structs.replace(source, path=str(folder / source.path))
+
+
+def check_sources(sources: Iterable[ModelSource]) -> None:
+    """Raise BadSettings for a path that does not exist or a name that is taken twice."""
+    taken: dict[str, str] = {}
+    for source in sources:
+        path = Path(source.path)
+        if not path.exists():
+            raise errors.BadSettings(f"there is no file or folder {source.path!r}{_nearest(path)}")
+        if path.is_dir() and source.name is None:
+            continue
+        name = endpoint_name(source)
+        if name in taken:
+            raise errors.BadSettings(
+                f"{taken[name]!r} and {source.path!r} would both be endpoint {name!r};"
+                f" name one of them, e.g. {name}-2={source.path}"
+            )
+        taken[name] = source.path
+
+
+def _nearest(path: Path) -> str:
+    if path.parent.is_dir():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+        if near:
+            return f"; did you mean {str(path.parent / near[0])!r}?"
+    if "@" in path.name:
+        return "; models from a registry (NAME@VERSION) come in a later release: give a path"
+    return ""

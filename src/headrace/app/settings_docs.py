@@ -1,0 +1,73 @@
+"""``docs/settings.md`` from the table of settings: ``python -m headrace.app.settings_docs > docs/settings.md``."""
+
+from __future__ import annotations
+
+import sys
+
+from headrace.app.settings_keys import GROUPS, Key
+
+_HEAD = """\
+# Settings of `headrace serve`
+
+<!-- Made by `python -m headrace.app.settings_docs > docs/settings.md`; a test keeps it in sync. Do not edit. -->
+
+Every setting has one name. In `headrace.yaml` dots are nested keys, in the environment they are two underscores:
+`batching.max_batch_size` is `HEADRACE_BATCHING__MAX_BATCH_SIZE`.
+
+**Precedence.** A flag wins over an environment variable, which wins over the file, which wins over the default. A flag
+or a variable wins over the whole file, also over what stands under an endpoint; within the file the settings under an
+endpoint win over the top level.
+
+**The file** is `headrace.yaml` in the working directory, or the one that `--config` or `HEADRACE_CONFIG` names.
+Relative paths in it count from its folder. Unknown keys are errors.
+
+```yaml
+port: 8000
+replicas: 2                     # for every endpoint below that says nothing else
+batching: {max_batch_size: 32}
+trust: [sha256:0f3a…]
+
+endpoints:
+  fraud: {model: fraud.onnx}    # short form
+  pricer:
+    deployments:
+      main:
+        model: pricer.py:Pricer
+        threads: 2
+        timeout: 500ms
+        resources: {cpu: 1, memory: 2GiB}
+        batching: exact         # short for {mode: exact}
+
+models: [churn.ubj, team/risk=risk.onnx]   # more models, with the settings of the top level
+```
+
+Models typed on the command line replace those of the file; one whose name is an endpoint of the file keeps the
+settings that stand there. `HEADRACE_MODELS` does the same (comma-separated).
+
+**Values.** TIME: `30` (seconds), `30s`, `500ms`, `2m`, `1h`. SIZE: a number of bytes, `64MiB`, `1GB`. Lists in the
+environment are comma-separated, options are `name=value` pairs. A flag without a value, such as `--watch`, also has
+the form `--no-watch`.
+
+*per endpoint* marks the settings that may also stand under an endpoint or deployment.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    for title, keys in GROUPS.items():
+        parts.append(f"\n## {title}\n\n| key | value | default | flag | environment | |\n|---|---|---|---|---|---|\n")
+        parts.extend(_row(key) for key in keys)
+    return "".join(parts)
+
+
+def _row(key: Key) -> str:
+    value = "true, false" if key.kind.switch else key.kind.metavar
+    default = f"`{text}`" if (text := key.show_default()) else ""
+    flag = f"`{key.flag}`" if key.flag else ""
+    scope = " *per endpoint*" if key.per_deployment else ""
+    return f"| `{key.name}` | {value} | {default} | {flag} | `{key.variable}` | {key.help}{scope} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

@@ -1,0 +1,460 @@
+"""The one table of settings: key in ``headrace.yaml``, field, flag, kind of value and help text.
+
+``--help``, error messages, environment variables and ``docs/settings.md`` are all made from it.
+It knows nothing of files or precedence (``settings_file.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from headrace.app.quantities import format_duration, format_size, parse_duration, parse_size
+from headrace.app.settings import DeploymentSettings, ServeSettings
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings, BatchMode, Isolation, ResourceSettings
+from headrace.gateway.settings import GatewaySettings
+from headrace.telemetry.settings import LogSettings
+
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+
+
+class Section(StrEnum):
+    """The struct a key ends in."""
+
+    SERVER = "server"
+    GATEWAY = "gateway"
+    LOGS = "logs"
+    DEPLOYMENT = "deployment"
+    RESOURCES = "resources"
+    BATCHING = "batching"
+    ADMISSION = "admission"
+
+
+STRUCTS: dict[Section, type[msgspec.Struct]] = {
+    Section.SERVER: ServeSettings,
+    Section.GATEWAY: GatewaySettings,
+    Section.LOGS: LogSettings,
+    Section.DEPLOYMENT: DeploymentSettings,
+    Section.RESOURCES: ResourceSettings,
+    Section.BATCHING: BatchingSettings,
+    Section.ADMISSION: AdmissionSettings,
+}
+
+PER_DEPLOYMENT = frozenset({Section.DEPLOYMENT, Section.RESOURCES, Section.BATCHING, Section.ADMISSION})
+"""Sections whose keys may also stand under an endpoint."""
+
+
+class Form(StrEnum):
+    """What a value looks like in the file."""
+
+    SCALAR = "scalar"
+    LIST = "list"
+    """A list of texts; comma-separated in the environment, a repeated flag on the command line."""
+    MAP = "map"
+    """Names to texts; ``name=value`` pairs in the environment and on the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the text of a value is read. ``parse`` raises ValueError; ``expected`` completes "expected …"."""
+
+    metavar: str
+    expected: str
+    parse: Callable[[str], Any]
+    form: Form = Form.SCALAR
+    show: Callable[[Any], str] = str
+    switch: bool = False
+    """True: on the command line a flag without a value."""
+    is_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting. ``path`` is where it stands in the file; ``nullable`` means that `null` is a value."""
+
+    path: tuple[str, ...]
+    section: Section
+    field: str
+    kind: Kind
+    flag: str | None
+    help: str
+    nullable: bool = False
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def variable(self) -> str:
+        """Environment variable: ``HEADRACE_BATCHING__MAX_BATCH_SIZE``."""
+        return "HEADRACE_" + "__".join(self.path).upper()
+
+    @property
+    def default(self) -> Any:
+        return next(f.default for f in msgspec.structs.fields(STRUCTS[self.section]) if f.name == self.field)
+
+    @property
+    def per_deployment(self) -> bool:
+        return self.section in PER_DEPLOYMENT
+
+    def show_default(self) -> str:
+        """The default as one would write it; empty when there is none."""
+        value = self.default
+        if value is None or value is msgspec.NODEFAULT or self.kind.form is not Form.SCALAR:
+            return ""
+        return self.kind.show(value)
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
+def _flag(text: str) -> bool:
+    lowered = text.lower()
+    if lowered not in _TRUE | _FALSE:
+        raise ValueError(text)
+    return lowered in _TRUE
+
+
+def _whole(minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < minimum or (maximum is not None and value > maximum):
+            raise ValueError(text)
+        return value
+
+    span = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
+    return Kind(metavar, f"a whole number {span}", parse)
+
+
+def _duration(*, zero: bool = False, unit: str = "s") -> Kind:
+    scale = 1e3 if unit == "ms" else 1.0
+
+    def parse(text: str) -> float:
+        seconds = parse_duration(text, default_unit=unit)
+        if seconds == 0 and not zero:
+            raise ValueError(text)
+        return round(seconds * scale, 9)
+
+    example = "2, 2ms or 1s" if unit == "ms" else "30, 30s, 500ms or 2m"
+    bound = "" if zero else " above 0"
+    return Kind("TIME", f"a duration{bound} like {example}", parse, show=lambda value: format_duration(value / scale))
+
+
+def _choice(*values: str, metavar: str) -> Kind:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(text)
+        return text
+
+    return Kind(metavar, f"one of {', '.join(values)}", parse)
+
+
+def _enum(cls: type[StrEnum]) -> Kind:
+    return Kind("MODE", f"one of {', '.join(cls)}", cls)
+
+
+def _size(text: str) -> int:
+    size = parse_size(text)
+    if size == 0:
+        raise ValueError(text)
+    return size
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+TEXT = Kind("TEXT", "a text", _text)
+PATH = Kind("FILE", "a path", _text, is_path=True)
+SWITCH = Kind("", "true or false", _flag, show=lambda value: str(value).lower(), switch=True)
+SIZE = Kind("SIZE", "a size above 0 like 64MiB, 1GB or a number of bytes", _size, show=format_size)
+NUMBER = Kind("NUMBER", "a number above 0", _positive, show=lambda value: f"{value:g}")
+PORT = _whole(0, 65535, "PORT")
+COUNT = _whole(1)
+NATURAL = _whole(0)
+TIME = _duration()
+TIME_OR_ZERO = _duration(zero=True)
+TEXTS = Kind("TEXT", "a list of texts", _text, form=Form.LIST)
+PAIRS = Kind("NAME=VALUE", "names with values", _text, form=Form.MAP)
+
+_S, _G, _L, _D, _R, _B, _A = Section
+
+
+def _key(
+    name: str, section: Section, field: str, kind: Kind, flag: str | None, text: str, nullable: bool = False
+) -> Key:
+    return Key(tuple(name.split(".")), section, field, kind, flag, text, nullable)
+
+
+GROUPS: dict[str, tuple[Key, ...]] = {
+    "Network": (
+        _key("host", _G, "host", TEXT, "--host", "Address of the inference port."),
+        _key("port", _G, "port", PORT, "--port", "Inference port, REST and gRPC; 0 takes a free one."),
+        _key("management_host", _S, "management_host", TEXT, "--management-host", "Address of the management port."),
+        _key(
+            "management_port",
+            _S,
+            "management_port",
+            PORT,
+            "--management-port",
+            "Management API and /metrics; 0 takes a free one.",
+        ),
+        _key("gateways", _G, "gateways", COUNT, "--gateways", "Gateway processes that share the inference port."),
+    ),
+    "Security": (
+        _key(
+            "no_auth",
+            _G,
+            "no_auth",
+            SWITCH,
+            "--no-auth",
+            "Allow a host that is not loopback although there are no keys.",
+        ),
+        _key(
+            "tls.cert", _G, "tls_cert", PATH, "--tls-cert", "PEM file with the certificate chain; turns TLS on.", True
+        ),
+        _key("tls.key", _G, "tls_key", PATH, "--tls-key", "PEM file with the private key.", True),
+        _key(
+            "trust",
+            _S,
+            "trust",
+            TEXTS,
+            "--trust",
+            "Digest (sha256:…) or path of an artifact that may run code, such as a pickle. Repeatable.",
+        ),
+    ),
+    "Replicas": (
+        _key("replicas", _D, "replicas", COUNT, "--replicas", "Loaded copies of each model."),
+        _key(
+            "threads",
+            _D,
+            "threads",
+            COUNT,
+            "--threads",
+            "Framework threads in one replica; default: its share of the cores.",
+            True,
+        ),
+        _key(
+            "isolation",
+            _D,
+            "isolation",
+            _enum(Isolation),
+            "--isolation",
+            "process: one worker process per replica; packed: small replicas of one runtime and trust class share one.",
+        ),
+        _key(
+            "resources.cpu",
+            _R,
+            "cpu",
+            NUMBER,
+            "--cpu",
+            "Cores per replica; default: the machine's or container's share.",
+            True,
+        ),
+        _key(
+            "resources.memory",
+            _R,
+            "memory",
+            SIZE,
+            "--memory",
+            "Memory a replica may use; a replica that passes it is ended and restarted. Default: no limit.",
+            True,
+        ),
+        _key("resources.gpu", _R, "gpu", NATURAL, None, "GPUs per replica."),
+        _key("warmup", _D, "warmup", SWITCH, None, "Run inferences before a replica counts as ready."),
+        _key(
+            "idempotent",
+            _D,
+            "idempotent",
+            SWITCH,
+            None,
+            "The same input may be computed twice without harm; false: nothing is ever re-run.",
+        ),
+        _key("options", _D, "options", PAIRS, "--option", "Option of the runtime, NAME=VALUE. Repeatable."),
+    ),
+    "Batching": (
+        _key(
+            "batching.mode",
+            _B,
+            "mode",
+            _enum(BatchMode),
+            "--batching",
+            "auto: batch where it pays; always: up to the limits; exact: every request alone, bit for bit; off: never.",
+        ),
+        _key(
+            "batching.max_batch_size", _B, "max_batch_size", COUNT, "--max-batch-size", "Rows in one call of the model."
+        ),
+        _key(
+            "batching.max_batch_cost",
+            _B,
+            "max_batch_cost",
+            NUMBER,
+            None,
+            "Largest summed cost of a batch, in the unit of batching.cost; default: rows only.",
+            True,
+        ),
+        _key(
+            "batching.cost",
+            _B,
+            "cost",
+            _choice("rows", "elements", "bytes", metavar="UNIT"),
+            None,
+            "Unit of batching.max_batch_cost: rows, elements (values of all inputs) or bytes.",
+        ),
+        _key(
+            "batching.max_queue_delay_ms",
+            _B,
+            "max_queue_delay_ms",
+            _duration(zero=True, unit="ms"),
+            "--max-queue-delay-ms",
+            "Wait this long (milliseconds) for a fuller batch even when a replica is idle; 0: never wait.",
+        ),
+    ),
+    "Time": (
+        _key("timeout", _D, "timeout_s", TIME, "--timeout", "Deadline of a request that brings none."),
+        _key(
+            "replica_timeout",
+            _D,
+            "replica_timeout_s",
+            TIME,
+            "--replica-timeout",
+            "A batch older than this means that the replica hangs: it is killed and restarted.",
+        ),
+        _key(
+            "stream_stall",
+            _D,
+            "stream_stall_s",
+            TIME,
+            None,
+            "A stream whose reader takes nothing for this long is cancelled.",
+        ),
+        _key("drain", _G, "drain_s", TIME_OR_ZERO, "--drain", "At the end: time to finish the accepted requests."),
+        _key(
+            "drain_delay",
+            _G,
+            "drain_delay_s",
+            TIME_OR_ZERO,
+            "--drain-delay",
+            "At the end: time to report not-ready while still accepting, for load balancers to notice.",
+        ),
+    ),
+    "Limits": (
+        _key("max_body", _G, "max_body_bytes", SIZE, "--max-body", "Largest request body, after decompression too."),
+        _key("max_bodies", _G, "max_bodies_bytes", SIZE, None, "All bodies that one gateway may hold at once."),
+        _key(
+            "body_idle",
+            _G,
+            "body_idle_s",
+            TIME,
+            None,
+            "A client that sends nothing of an announced body for this long is dropped.",
+        ),
+        _key(
+            "offload",
+            _G,
+            "offload_bytes",
+            SIZE,
+            None,
+            "JSON bodies larger than this are decoded outside the event loop.",
+        ),
+        _key(
+            "admission.max_queue_rows",
+            _A,
+            "max_queue_rows",
+            COUNT,
+            None,
+            "Rows that may wait per deployment, over all gateways.",
+        ),
+        _key(
+            "admission.max_queue_bytes",
+            _A,
+            "max_queue_bytes",
+            SIZE,
+            None,
+            "Bytes that may wait per deployment, over all gateways.",
+        ),
+        _key(
+            "admission.max_queue_time",
+            _A,
+            "max_queue_time_s",
+            TIME,
+            None,
+            "Refuse when the predicted wait passes this, once admission.min_queue_requests wait.",
+        ),
+        _key(
+            "admission.min_queue_requests",
+            _A,
+            "min_queue_requests",
+            NATURAL,
+            None,
+            "Requests that may wait per replica whatever the predicted wait.",
+        ),
+    ),
+    "Logs": (
+        _key("access_log", _G, "access_log", SWITCH, "--access-log", "Log one line per request."),
+        _key(
+            "logs.format",
+            _L,
+            "format",
+            _choice("auto", "pretty", "json", metavar="FORMAT"),
+            "--log-format",
+            "pretty, json, or auto: pretty on a terminal, JSON otherwise.",
+        ),
+        _key(
+            "logs.level",
+            _L,
+            "level",
+            _choice("debug", "info", "warning", "error", metavar="LEVEL"),
+            "--log-level",
+            "Least severe lines that are written: debug, info, warning or error.",
+        ),
+    ),
+    "Other": (
+        _key(
+            "explain_batching",
+            _S,
+            "explain_batching",
+            SWITCH,
+            "--explain-batching",
+            "Say whenever the batch limit of a deployment changes, and why.",
+        ),
+        _key(
+            "watch",
+            _S,
+            "watch",
+            SWITCH,
+            "--watch",
+            "Load a changed .py or a new version folder beside the old one; it takes over when it is ready.",
+        ),
+        _key(
+            "runtime_dir",
+            _S,
+            "runtime_dir",
+            PATH,
+            None,
+            "Folder for sockets, logs and metric pages; default: a temporary one, removed at the end.",
+            True,
+        ),
+    ),
+}
+"""Every setting, grouped for people."""
+
+KEYS: tuple[Key, ...] = tuple(key for group in GROUPS.values() for key in group)
+
+BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}
+
+BY_VARIABLE: dict[str, Key] = {key.variable: key for key in KEYS}
+
+SHORTHANDS = {"batching": "batching.mode"}
+"""Sections that also take a single value: ``batching: exact``."""

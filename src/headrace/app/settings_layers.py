@@ -1,0 +1,204 @@
+"""Settings from all their sources: flags over environment over ``headrace.yaml`` over defaults.
+
+A flag or an environment variable wins over the whole file, also over what stands under an endpoint; in the file an
+endpoint's own settings win over the top level.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.app.model_sources import endpoint_name, parse_source
+from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
+from headrace.app.settings_file import FILE_NAME, SettingsFile, Values, nearest, parse_value, read_settings
+from headrace.app.settings_keys import BY_NAME, BY_VARIABLE, SHORTHANDS, Form, Key, Section
+from headrace.core import errors
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings, ResourceSettings
+from headrace.gateway.settings import GatewaySettings
+from headrace.telemetry.settings import LogSettings
+
+PREFIX = "HEADRACE_"
+OTHER_VARIABLES = frozenset({"HEADRACE_CONFIG", "HEADRACE_MODELS", "HEADRACE_URL"})
+"""Variables that are no setting of a key: the file, the models, and the client's server."""
+
+_KUBERNETES_LINK = re.compile(r"HEADRACE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)\Z")
+"""What Kubernetes puts into every pod when a service is called ``headrace``."""
+
+Flags = Mapping[str, str | Sequence[str]]
+"""Texts of the flags that were given, by the name of their key; several for repeatable ones."""
+
+
+def load_settings(
+    models: Sequence[str] = (),
+    flags: Flags | None = None,
+    *,
+    environ: Mapping[str, str],
+    directory: Path = Path(),
+    config: Path | None = None,
+) -> ServeSettings:
+    """Put all layers together. ``directory`` is where ``headrace.yaml`` is looked for when neither ``config`` nor
+    HEADRACE_CONFIG names a file. Raises BadSettings or Unsupported."""
+    over = _over(_environment_values(environ), _flag_values(flags or {}))
+    file = _find_file(config, environ, directory)
+    values = _over(file.values if file else {}, over)
+    typed = [parse_source(text) for text in models] or [
+        parse_source(text, where="environment variable HEADRACE_MODELS") for text in _split(environ, "HEADRACE_MODELS")
+    ]
+    sources = _sources(typed, file, over)
+    if not sources:
+        raise errors.BadSettings(_nothing_to_serve(file, config, directory))
+    settings = _build(values, sources)
+    _check(settings)
+    return settings
+
+
+def settings_from_values(models: Sequence[ModelSource], values: Values) -> ServeSettings:
+    """Settings from already parsed values, checked like any others."""
+    settings = _build(values, tuple(models))
+    _check(settings)
+    return settings
+
+
+def _find_file(config: Path | None, environ: Mapping[str, str], directory: Path) -> SettingsFile | None:
+    if config is None and environ.get("HEADRACE_CONFIG"):
+        config = Path(environ["HEADRACE_CONFIG"])
+    if config is not None:
+        return read_settings(config)
+    path = directory / FILE_NAME
+    return read_settings(path) if path.is_file() else None
+
+
+def _environment_values(environ: Mapping[str, str]) -> Values:
+    values: Values = {}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES or _KUBERNETES_LINK.match(name):
+            continue
+        if name == "HEADRACE_PORT" and text.startswith("tcp://"):
+            continue  # also one of Kubernetes' service links, never a port of ours
+        key = BY_VARIABLE.get(name) or BY_NAME.get(SHORTHANDS.get(name.removeprefix(PREFIX).lower(), ""))
+        where = f"environment variable {name}"
+        if key is None:
+            raise errors.BadSettings(f"{where}: there is no such setting{nearest(name, BY_VARIABLE)}")
+        values[key.name] = _from_texts(key, _split(environ, name) if key.kind.form is not Form.SCALAR else text, where)
+    return values
+
+
+def _flag_values(flags: Flags) -> Values:
+    return {name: _from_texts(BY_NAME[name], text, BY_NAME[name].flag or name) for name, text in flags.items()}
+
+
+def _from_texts(key: Key, texts: str | Sequence[str], where: str) -> Any:
+    if key.kind.form is Form.SCALAR:
+        assert isinstance(texts, str)
+        return parse_value(key, texts, where)
+    items = [texts] if isinstance(texts, str) else texts
+    if key.kind.form is Form.LIST:
+        return tuple(parse_value(key, text, where) for text in items)
+    pairs = {}
+    for text in items:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise errors.BadSettings(f"{where}: expected NAME=VALUE, got {text!r}")
+        pairs[name] = value
+    return pairs
+
+
+def _split(environ: Mapping[str, str], name: str) -> list[str]:
+    return [part.strip() for part in environ.get(name, "").split(",") if part.strip()]
+
+
+def _over(lower: Values, higher: Values) -> Values:
+    """Values of both, the higher winning; of options, name by name."""
+    merged = {**lower, **higher}
+    for name in lower.keys() & higher.keys():
+        if BY_NAME[name].kind.form is Form.MAP:
+            merged[name] = {**lower[name], **higher[name]}
+    return merged
+
+
+def _sources(typed: list[ModelSource], file: SettingsFile | None, over: Values) -> tuple[ModelSource, ...]:
+    """Models that were typed replace the file's, but keep the settings of a file's endpoint of their name."""
+    if file is None:
+        return tuple(typed)
+    own = {name: _deployment(_over(_over(file.values, entry.values), over)) for name, entry in file.endpoints.items()}
+    if typed:
+        return tuple(msgspec.structs.replace(source, settings=own.get(endpoint_name(source))) for source in typed)
+    listed = [entry.source for entry in file.endpoints.values()]
+    return (
+        *(msgspec.structs.replace(source, settings=own[source.name or ""]) for source in listed),
+        *file.models,
+    )
+
+
+def _build(values: Values, models: tuple[ModelSource, ...]) -> ServeSettings:
+    sections = _by_section(values)
+    return ServeSettings(
+        models=models,
+        gateway=GatewaySettings(**sections[Section.GATEWAY]),
+        deployment=_deployment(values),
+        logs=LogSettings(**sections[Section.LOGS]),
+        **sections[Section.SERVER],
+    )
+
+
+def _deployment(values: Values) -> DeploymentSettings:
+    sections = _by_section(values)
+    return DeploymentSettings(
+        resources=ResourceSettings(**sections[Section.RESOURCES]),
+        batching=BatchingSettings(**sections[Section.BATCHING]),
+        admission=AdmissionSettings(**sections[Section.ADMISSION]),
+        **sections[Section.DEPLOYMENT],
+    )
+
+
+def _by_section(values: Values) -> dict[Section, dict[str, Any]]:
+    sections: dict[Section, dict[str, Any]] = defaultdict(dict)
+    for name, value in values.items():
+        key = BY_NAME[name]
+        sections[key.section][key.field] = value
+    return sections
+
+
+def _check(settings: ServeSettings) -> None:
+    """Rules between several settings."""
+    gateway = settings.gateway
+    for host, key in ((gateway.host, "host"), (settings.management_host, "management_host")):
+        if not gateway.no_auth and not is_loopback(host):
+            raise errors.BadSettings(
+                f"{key} {host!r} can be reached from other machines, and API keys come in a later release;"
+                " use 127.0.0.1, or pass --no-auth (no_auth: true) when something else guards the port"
+                " (health and ping paths are open in any case)"
+            )
+    if (gateway.tls_cert is None) != (gateway.tls_key is None):
+        given, missing = ("tls.cert", "tls.key") if gateway.tls_key is None else ("tls.key", "tls.cert")
+        raise errors.BadSettings(f"{given} is set but {missing} is not; TLS needs both ({BY_NAME[missing].flag})")
+    if gateway.port == settings.management_port != 0:
+        raise errors.BadSettings(
+            f"port and management_port are both {gateway.port}; choose another for one (--management-port)"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine can connect to ``host``."""
+    if host.lower() in {"localhost", "localhost.localdomain", "ip6-localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _nothing_to_serve(file: SettingsFile | None, config: Path | None, directory: Path) -> str:
+    if file is not None:
+        return f"{file.path} names no models; add endpoints or models to it, or type one: headrace serve model.onnx"
+    return (
+        f"no model was given and there is no {FILE_NAME} in {directory.absolute()};"
+        " type a model, e.g. headrace serve model.onnx, or name a file with --config"
+    )

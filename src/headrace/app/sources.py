@@ -1,0 +1,150 @@
+"""From what the user named to deployments: discover, inspect in a short-lived worker, check trust, build specs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
+from headrace.core import errors, names
+from headrace.core.endpoints import DeploymentSpec
+from headrace.core.models import Artifact
+from headrace.runtimes import repository, trust
+
+_INSPECT_TIMEOUT_S = 120.0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A version found on disk, not yet inspected. ``served``: gets the endpoint's traffic."""
+
+    endpoint: str
+    version: str
+    path: str
+    attribute: str | None
+    served: bool
+    typed: bool
+    """The user named this very file."""
+    settings: DeploymentSettings
+
+
+class Failure(msgspec.Struct, frozen=True):
+    endpoint: str
+    version: str
+    reason: str
+
+
+def discover(settings: ServeSettings) -> list[Candidate]:
+    """Everything the sources name, by listing folders only. Raises BadSettings for names that clash."""
+    found: list[Candidate] = []
+    for source in settings.models:
+        found += _candidates(source, source.settings or settings.deployment)
+    taken: dict[tuple[str, str], str] = {}
+    for candidate in found:
+        key = candidate.endpoint, candidate.version
+        if key in taken:
+            raise errors.BadSettings(
+                f"{taken[key]} and {candidate.path} would both be version {key[1]} of endpoint {key[0]!r};"
+                f" name one of them, e.g. {key[0]}-2={candidate.path}"
+            )
+        taken[key] = candidate.path
+    return found
+
+
+def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candidate]:
+    found = repository.discover(Path(source.path))
+    endpoints = {f.name for f in found}
+    if source.name is not None and len(endpoints) > 1:
+        raise errors.BadSettings(
+            f"{source.path} holds {len(endpoints)} models ({', '.join(sorted(endpoints)[:5])}); it cannot be named"
+            f" {source.name!r}: serve it without a name, or name one of its folders"
+        )
+    return [
+        Candidate(
+            endpoint=names.check_endpoint(source.name or f.name),
+            version=names.check_version(f.version),
+            path=str(Path(f.path).absolute()),
+            attribute=source.attribute or f.attribute,
+            served=f.served,
+            typed=Path(f.path) == Path(source.path),
+            settings=settings,
+        )
+        for f in found
+    ]
+
+
+async def inspect(candidates: Sequence[Candidate], trusted: Sequence[str]) -> list[DeploymentSpec | Failure]:
+    """Inspect artifacts (one short-lived process for all) and check trust; one result per candidate, in order."""
+    results = await _inspect_all(candidates)
+    return [_judge(candidate, result, trusted) for candidate, result in zip(candidates, results, strict=True)]
+
+
+def _judge(
+    candidate: Candidate, result: Artifact | errors.HeadraceError, trusted: Sequence[str]
+) -> DeploymentSpec | Failure:
+    if isinstance(result, errors.HeadraceError):
+        return Failure(candidate.endpoint, candidate.version, result.message)
+    try:
+        trust.check(result, trusted, typed_path=candidate.typed)
+    except errors.HeadraceError as error:
+        return Failure(candidate.endpoint, candidate.version, error.message)
+    settings = candidate.settings
+    options = dict(settings.options)
+    if trust.is_trusted(result, trusted, typed_path=candidate.typed):
+        options[trust.OPTION] = "yes"
+    return DeploymentSpec(
+        endpoint=candidate.endpoint,
+        version=candidate.version,
+        artifact=result,
+        replicas=settings.replicas,
+        threads=settings.threads,
+        isolation=settings.isolation,
+        resources=settings.resources,
+        batching=settings.batching,
+        admission=settings.admission,
+        idempotent=settings.idempotent,
+        timeout_s=settings.timeout_s,
+        replica_timeout_s=settings.replica_timeout_s,
+        stream_stall_s=settings.stream_stall_s,
+        warmup=settings.warmup,
+        platform_options=options,
+    )
+
+
+async def _inspect_all(candidates: Sequence[Candidate]) -> list[Artifact | errors.HeadraceError]:
+    targets = [c.path if c.attribute is None else f"{c.path}:{c.attribute}" for c in candidates]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "headrace.runtimes.inspect",
+        *targets,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), _INSPECT_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return [errors.LoadFailed(f"inspection took longer than {_INSPECT_TIMEOUT_S:g} s")] * len(targets)
+    results = [_result(line) for line in out.splitlines() if line.strip()]
+    if len(results) == len(targets):
+        return results
+    if len(targets) == 1:
+        tail = err.decode(errors="replace")[-2000:]
+        return [errors.LoadFailed(f"inspection ended with code {process.returncode} and no result: {tail}")]
+    # The inspector died on one of them: look at each alone, so that the others are served.
+    return [(await _inspect_all([c]))[0] for c in candidates]
+
+
+def _result(line: bytes) -> Artifact | errors.HeadraceError:
+    document: dict[str, Any] = msgspec.json.decode(line)
+    if "ok" in document:
+        return msgspec.convert(document["ok"], Artifact)
+    error = document["error"]
+    return errors.from_code(error["code"], error["message"])

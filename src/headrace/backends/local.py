@@ -1,0 +1,117 @@
+"""Child processes on this machine: start them, read their output, see their death at once, end them."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+_READ = 64 * 1024
+_TAIL_LINES = 200
+_LINE_LIMIT = 4000
+
+
+class ChildProcess:
+    """A child in its own process group. Its stdout and stderr are read line by line; ``tail`` keeps the last ones.
+
+    ``on_line`` gets every line; ``on_exit`` is called once, after the output was read to its end."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        pass_fds: Sequence[int] = (),
+        on_line: Callable[[str, str], None],
+        on_exit: Callable[[ChildProcess], None],
+    ) -> None:
+        self.name = name
+        self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+        self.kill_reason = ""
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._partial = b""
+        self._loop = asyncio.get_running_loop()
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                pass_fds=pass_fds,
+                env=dict(environment),
+                # Ctrl-C in a terminal reaches the supervisor only; it decides how the others end.
+                process_group=0,
+            )
+        finally:
+            os.close(write_end)
+        self.pid = self._process.pid
+        self._output = read_end
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop.add_reader(read_end, self._read)
+        self._loop.add_reader(self._pidfd, self._exited)
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+
+    @property
+    def alive(self) -> bool:
+        return not self.ended.done()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.alive:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self, reason: str) -> None:
+        """SIGKILL; ``reason`` is remembered for whoever asks why it died."""
+        if self.alive:
+            self.kill_reason = self.kill_reason or reason
+            self.signal(signal.SIGKILL)
+
+    def log_tail(self, lines: int = 40) -> str:
+        return "\n".join(list(self.tail)[-lines:])
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._output, _READ)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._output)
+            return
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()[-_LINE_LIMIT:]
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: bytes) -> None:
+        text = line[:_LINE_LIMIT].decode(errors="replace").rstrip("\r")
+        self.tail.append(text)
+        self._on_line(self.name, text)
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._process.wait()
+        # What the dying process wrote last is what people need most. A grandchild may hold the pipe open: no waiting.
+        for _ in range(64):
+            before = len(self.tail), self._partial
+            self._read()
+            if before == (len(self.tail), self._partial):
+                break
+        if self._partial:
+            self._line(self._partial)
+            self._partial = b""
+        self._loop.remove_reader(self._output)
+        os.close(self._output)
+        os.close(self._pidfd)
+        self.ended.set_result(self._process.returncode)
+        self._on_exit(self)

@@ -1,0 +1,75 @@
+"""The command line: ``headrace COMMAND``.
+
+Commands are modules that are imported when they are run, so that ``headrace --help`` needs none of them. Each module
+has ``app``, a Typer application with one command.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "serve": ("headrace.cli.serve", "Serve models over REST and gRPC."),
+    "predict": ("headrace.cli.predict", "Send data to a served model and print what it answers."),
+    "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
+    "version": ("headrace.cli.version", "Print the version."),
+}
+"""Name → module and the line of help that ``headrace --help`` shows."""
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """Lists commands from ``COMMANDS`` and imports the one that is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        return typer.core.TyperCommand(name=cmd_name, help=COMMANDS[cmd_name][1])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            command = typer.main.get_command(importlib.import_module(COMMANDS[name][0]).app)
+            command.name = name
+        return name, command, rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with:  headrace serve model.onnx\n\nEach command explains itself:  headrace serve --help",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from headrace import __version__
+
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Headrace serves machine-learning models over REST and gRPC."""
+
+
+def main() -> None:
+    """Entry point of the ``headrace`` script."""
+    app(prog_name="headrace")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""``headrace serve``: settings from flags, environment and file, then the supervisor until it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headrace.app.model_sources import check_sources
+from headrace.app.settings_layers import load_settings
+from headrace.cli.outcome import reported
+from headrace.cli.screen import make_screen
+from headrace.cli.setting_flags import given_flags, with_setting_flags
+
+EXAMPLES = """\
+Examples:
+
+  headrace serve fraud.onnx
+  headrace serve fraud.onnx churn=churn.ubj img/ --replicas 2
+  headrace serve pricer.py:Pricer --watch
+  headrace serve model.pkl --trust model.pkl
+  headrace serve --config production.yaml --port 80 --host 0.0.0.0 --no-auth
+
+Settings: flags win over the environment (HEADRACE_PORT, HEADRACE_REPLICAS, HEADRACE_BATCHING__MAX_BATCH_SIZE),
+which wins over headrace.yaml. docs/settings.md lists them all. TIME: 30, 500ms, 2m. SIZE: 64MiB, 1GB.
+
+Exit codes: 0 stopped by SIGTERM or Ctrl-C, accepted requests finished; 1 failed; 2 wrong arguments or settings.
+"""
+
+app = typer.Typer(add_completion=False)
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]PATH…",
+            help="Model files, MLflow or repository folders, FILE.py:CLASS. Default: those of headrace.yaml.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings file; default: headrace.yaml, if there is one."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per event, for machines.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+    **flags: Any,
+) -> None:
+    """Serve models over REST and gRPC on one port.
+
+    Formats are found from the content: ONNX, scikit-learn (skops, joblib, pickle),
+    XGBoost, LightGBM, MLflow folders, Python classes, folders NAME/VERSION/file.
+    """
+    with reported(as_json):
+        settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
+        check_sources(settings.models)
+        if until_stdin_closes:
+            threading.Thread(target=_stop_with_parent, name="parent-watch", daemon=True).start()
+        # The supervisor is imported last: a wrong flag should not wait for the whole server to be imported.
+        from headrace.app.supervisor import run
+
+        code = run(settings, make_screen(as_json=as_json, quiet=quiet))
+    raise typer.Exit(code)
+
+
+def _stop_with_parent() -> None:
+    """End as by SIGTERM when the process that started this one has gone (its end of the pipe closes)."""
+    # The descriptor itself: a thread that waits in sys.stdin would hold its lock when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+app.command(epilog=EXAMPLES)(with_setting_flags(serve))

@@ -1,0 +1,73 @@
+"""What the controller knows about the workers that exist: values fed by the supervisor's messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace.core.endpoints import DeploymentSpec
+from headrace.core.models import LoadedModel
+from headrace.core.replicas import ReplicaState, move
+
+
+@dataclass(slots=True)
+class ObservedReplica:
+    """A replica in a worker. ``timings``: warm-up (rows, seconds)."""
+
+    id: str
+    deployment: str
+    digest: str
+    state: ReplicaState = ReplicaState.STARTING
+    model: LoadedModel | None = None
+    timings: tuple[tuple[int, float], ...] = ()
+    reason: str = ""
+
+    def move(self, to: ReplicaState, reason: str = "") -> None:
+        self.state = move(self.state, to)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class ObservedWorker:
+    """A worker process that was ordered and has not exited."""
+
+    id: str
+    replicas: list[ObservedReplica]
+    address: str
+    status_path: str
+    token: str
+    stopping_since: float | None = None
+
+
+@dataclass(slots=True)
+class Restarts:
+    """How often replicas of a deployment died, for backoff. Times are monotonic seconds."""
+
+    fruitless: int = 0
+    """Deaths in a row without a completed batch."""
+    not_before: float = 0.0
+    load_failure: str = ""
+    """Why the artifact cannot be loaded; no restart until the spec changes."""
+    log_tail: str = ""
+
+
+@dataclass(slots=True)
+class Observed:
+    workers: dict[str, ObservedWorker] = field(default_factory=dict)
+    restarts: dict[str, Restarts] = field(default_factory=dict)
+    """By deployment id."""
+
+    def replicas(self, deployment: str) -> list[ObservedReplica]:
+        return [r for w in self.workers.values() for r in w.replicas if r.deployment == deployment]
+
+    def restarts_of(self, deployment: str) -> Restarts:
+        return self.restarts.setdefault(deployment, Restarts())
+
+
+@dataclass(slots=True)
+class Desired:
+    """What should run. ``traffic``: endpoint → deployment id that gets its requests once ready."""
+
+    deployments: dict[str, DeploymentSpec] = field(default_factory=dict)
+    traffic: dict[str, str] = field(default_factory=dict)
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(endpoint, version) that cannot be served at all → why."""

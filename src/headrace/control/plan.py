@@ -1,0 +1,130 @@
+"""The plan: (desired, observed, now) → actions. Pure; the reconcile loop acts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from headrace.control.observed import Desired, Observed, ObservedWorker, Restarts
+from headrace.core.endpoints import DeploymentSpec, Isolation
+from headrace.core.models import Artifact
+from headrace.core.replicas import ReplicaState
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 60.0
+PACK_SIZE = 32
+"""Replicas in one packed worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """One process with these replicas in it (several when packed)."""
+
+    deployments: tuple[DeploymentSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Take the worker out of the route table; it is stopped when no gateway needs it."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    worker: str
+
+
+Action = StartWorker | DrainWorker | StopWorker
+
+
+def backoff(fruitless: int) -> float:
+    """Seconds before the next start after ``fruitless`` deaths in a row without a completed batch."""
+    if fruitless <= 1:
+        return 0.0
+    return float(min(BACKOFF_FIRST_S * 2 ** (fruitless - 2), BACKOFF_MAX_S))
+
+
+def plan(desired: Desired, observed: Observed, idle: frozenset[str], now: float) -> list[Action]:
+    """Actions that bring the world nearer to ``desired``; safe to repeat.
+
+    idle  ids of draining workers that every gateway has let go of"""
+    actions: list[Action] = []
+    for worker in observed.workers.values():
+        if worker.stopping_since is not None:
+            if worker.id in idle:
+                actions.append(StopWorker(worker.id))
+        elif not _wanted(worker, desired, observed):
+            actions.append(DrainWorker(worker.id))
+    actions += _starts(desired, observed, now)
+    return actions
+
+
+def _wanted(worker: ObservedWorker, desired: Desired, observed: Observed) -> bool:
+    """A worker stays while any of its replicas is wanted: deployed with the same digest, not above the count.
+
+    An old deployment keeps its worker until the endpoint's traffic has moved to a ready one."""
+    return any(_replica_wanted(worker, r.deployment, r.digest, r.id, desired, observed) for r in worker.replicas)
+
+
+def _replica_wanted(
+    worker: ObservedWorker, deployment: str, digest: str, replica: str, desired: Desired, observed: Observed
+) -> bool:
+    spec = desired.deployments.get(deployment)
+    if spec is None or spec.artifact.digest != digest:
+        return False
+    if observed.restarts_of(deployment).load_failure:
+        return False
+    alive = [
+        r.id
+        for w in observed.workers.values()
+        if w.stopping_since is None
+        for r in w.replicas
+        if r.deployment == deployment and r.digest == digest and r.state is not ReplicaState.FAILED
+    ]
+    return replica in alive[: spec.replicas]
+
+
+def _starts(desired: Desired, observed: Observed, now: float) -> list[Action]:
+    missing: list[DeploymentSpec] = []
+    for spec in desired.deployments.values():
+        restarts = observed.restarts.get(spec.id) or Restarts()
+        if restarts.load_failure or now < restarts.not_before:
+            continue
+        missing += [spec] * (spec.replicas - _alive(spec, observed))
+    return [StartWorker(group) for group in pack(missing)]
+
+
+def _alive(spec: DeploymentSpec, observed: Observed) -> int:
+    return sum(
+        1
+        for worker in observed.workers.values()
+        if worker.stopping_since is None
+        for r in worker.replicas
+        if r.deployment == spec.id and r.digest == spec.artifact.digest and r.state is not ReplicaState.FAILED
+    )
+
+
+def pack(specs: list[DeploymentSpec]) -> list[tuple[DeploymentSpec, ...]]:
+    """Groups of replicas for one worker each: alone, or packed by runtime and trust class.
+
+    Two replicas of one deployment never share a worker: they would only take turns."""
+    groups: list[tuple[DeploymentSpec, ...]] = []
+    shelves: dict[tuple[object, ...], list[list[DeploymentSpec]]] = defaultdict(list)
+    for spec in specs:
+        if spec.isolation is Isolation.PROCESS:
+            groups.append((spec,))
+            continue
+        shelf = shelves[_class(spec.artifact), spec.resources.memory, spec.threads]
+        for box in shelf:
+            if len(box) < PACK_SIZE and all(other.id != spec.id for other in box):
+                box.append(spec)
+                break
+        else:
+            shelf.append([spec])
+    return groups + [tuple(box) for shelf in shelves.values() for box in shelf]
+
+
+def _class(artifact: Artifact) -> tuple[str, str]:
+    # Code of one author must not share memory with another artifact.
+    return artifact.runtime, artifact.digest if artifact.code_bearing else ""

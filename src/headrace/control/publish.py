@@ -1,0 +1,85 @@
+"""Builds the RouteTable that gateways follow from what is desired and observed. Pure."""
+
+from __future__ import annotations
+
+from headrace.control.observed import Desired, Observed, ObservedReplica
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec
+from headrace.core.models import LoadedModel, Slots
+from headrace.core.replicas import ReplicaState
+from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
+
+
+def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]:
+    """Every endpoint with all its deployments, ready or not, and the reason of those that are not."""
+    names = sorted({s.endpoint for s in desired.deployments.values()} | {e for e, _ in desired.failures})
+    return tuple(_endpoint(name, desired, observed) for name in names)
+
+
+def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
+    routes = [_deployment(s, observed) for s in desired.deployments.values() if s.endpoint == name]
+    routes += [
+        _failed(name, version, reason) for (endpoint, version), reason in desired.failures.items() if endpoint == name
+    ]
+    target = desired.traffic.get(name)
+    traffic = {target: 1.0} if target is not None else {routes[0].id: 1.0}
+    return EndpointRoute(name, tuple(routes), traffic)
+
+
+def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
+    replicas = []
+    model: LoadedModel | None = None
+    timings: tuple[tuple[int, float], ...] = ()
+    reasons: list[str] = []
+    for worker in observed.workers.values():
+        for index, replica in enumerate(worker.replicas):
+            if replica.deployment != spec.id or replica.digest != spec.artifact.digest:
+                continue
+            if replica.model is not None:
+                model, timings = replica.model, replica.timings
+            if replica.reason:
+                reasons.append(replica.reason)
+            state = _published(replica, worker.stopping_since is not None)
+            replicas.append(ReplicaRoute(replica.id, worker.address, index, state, worker.token, worker.status_path))
+    failure = observed.restarts_of(spec.id).load_failure
+    return DeploymentRoute(
+        id=spec.id,
+        version=spec.version,
+        platform=model.platform if model else spec.artifact.format.value,
+        signature=model.signature if model else None,
+        slots=model.slots if model else Slots(),
+        batching=spec.batching,
+        admission=spec.admission,
+        idempotent=spec.idempotent,
+        timeout_s=spec.timeout_s,
+        replica_timeout_s=spec.replica_timeout_s,
+        stream_stall_s=spec.stream_stall_s,
+        replicas=tuple(replicas),
+        desired_replicas=spec.replicas,
+        reason=failure or (reasons[-1] if reasons else ""),
+        warmup=timings,
+    )
+
+
+def _published(replica: ObservedReplica, draining: bool) -> ReplicaState:
+    if draining and replica.state in (ReplicaState.READY, ReplicaState.DRAINING):
+        return ReplicaState.DRAINING
+    return replica.state
+
+
+def _failed(endpoint: str, version: str, reason: str) -> DeploymentRoute:
+    return DeploymentRoute(
+        id=f"{endpoint}@{version}",
+        version=version,
+        platform="",
+        signature=None,
+        slots=Slots(),
+        batching=BatchingSettings(),
+        admission=AdmissionSettings(),
+        idempotent=True,
+        timeout_s=0.0,
+        replica_timeout_s=0.0,
+        stream_stall_s=0.0,
+        replicas=(),
+        desired_replicas=0,
+        reason=reason,
+    )

@@ -1,0 +1,95 @@
+"""Reads request bodies within limits: refused by their announced size before a byte is read, counted as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from headrace.core import errors
+from headrace.gateway.services import Services
+from headrace.protocols import compression
+from headrace.telemetry.metrics import Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+_INLINE_INFLATE = 4096
+
+
+def check_size(services: Services, headers: Headers) -> int:
+    """The announced size, 0 when none is announced. Raises PayloadTooLarge, Overloaded or InvalidInput."""
+    announced = headers.get(b"content-length")
+    if announced is None:
+        return 0
+    if not announced.isdigit():
+        raise errors.InvalidInput(f"Content-Length {announced.decode('latin-1')!r} is not a number")
+    size = int(announced)
+    _check_limits(services, size)
+    return size
+
+
+def _check_limits(services: Services, size: int) -> None:
+    limit = services.settings.max_body_bytes
+    if size > limit:
+        services.records.refused("", "", Refusal.BODY_TOO_LARGE)
+        raise errors.PayloadTooLarge(
+            f"the body has {size} bytes, this server accepts {limit} (--max-body); send fewer rows per request"
+        )
+    if services.held_bytes + size > services.settings.max_bodies_bytes:
+        services.records.refused("", "", Refusal.BODY_BUDGET)
+        raise errors.Overloaded(
+            f"request bodies being read hold {services.held_bytes} bytes, the limit is"
+            f" {services.settings.max_bodies_bytes}; try again"
+        )
+
+
+async def read(services: Services, receive: Receive, headers: Headers) -> bytes:
+    """The complete, decompressed body. Raises Cancelled when the client leaves in the middle."""
+    announced = check_size(services, headers)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request":
+        raise errors.Cancelled("the client left before the body was complete")
+    if message.get("more_body"):
+        body = await _read_rest(services, receive, body, announced)
+    elif len(body) > services.settings.max_body_bytes:
+        _check_limits(services, len(body))
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding != b"identity":
+        return await _inflate(services, encoding.decode("latin-1"), body)
+    return body
+
+
+async def _read_rest(services: Services, receive: Receive, first: bytes, announced: int) -> bytes:
+    parts = [first]
+    size = len(first)
+    reserved = max(announced, size)
+    services.held_bytes += reserved
+    try:
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise errors.Cancelled("the client left before the body was complete")
+            part = message.get("body", b"")
+            if part:
+                parts.append(part)
+                size += len(part)
+                if size > reserved:
+                    _check_limits(services, size)
+                    services.held_bytes += size - reserved
+                    reserved = size
+            if not message.get("more_body"):
+                return b"".join(parts)
+    finally:
+        services.held_bytes -= reserved
+
+
+async def _inflate(services: Services, encoding: str, body: bytes) -> bytes:
+    limit = services.settings.max_body_bytes
+    if len(body) <= _INLINE_INFLATE:
+        # Even a bomb of this size inflates to a few megabytes at most.
+        return compression.decompress(encoding, body, limit)
+    return await asyncio.to_thread(compression.decompress, encoding, body, limit)

@@ -1,0 +1,59 @@
+"""The codec process parses and renders large bodies. ``python -m headrace.gateway.codec_process FD``."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+
+import msgspec
+
+from headrace.core import errors
+from headrace.core.envelope import Splitter
+from headrace.core.requests import InferenceResponse
+from headrace.core.tensors import DType, Tensor
+from headrace.gateway import offload
+from headrace.gateway.codecs import REST_CODECS
+from headrace.gateway.offload import Failed, Job, Parsed, ParseJob, Rendered, RenderJob
+from headrace.replica import tensors_on_wire
+
+_decode_job = msgspec.msgpack.Decoder(Job).decode
+
+
+def main(arguments: list[str]) -> int:
+    """Answer jobs in order until the gateway closes the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link = socket.socket(fileno=int(arguments[0]))
+    splitter = Splitter()
+    while data := link.recv(1 << 20):
+        for message in splitter.feed(data):
+            link.sendall(answer(message))
+    return 0
+
+
+def answer(message: bytes) -> bytes:
+    """One job's answer; errors of the codecs travel as values."""
+    head, payload = offload.cut(message)
+    job = _decode_job(head)
+    try:
+        return _parse(job, payload) if isinstance(job, ParseJob) else _render(job, payload)
+    except errors.HeadraceError as error:
+        return offload.join(Failed(error.code, error.message))
+
+
+def _parse(job: ParseJob, payload: memoryview) -> bytes:
+    request, rendering = REST_CODECS[job.codec].parse_request(bytes(payload), job.json_size, job.signature)
+    heads, parts = offload.pack(request.tensors)
+    return offload.join(Parsed(heads, request.id, request.parameters, request.outputs, rendering), *parts)
+
+
+def _render(job: RenderJob, payload: memoryview) -> bytes:
+    arrays = tensors_on_wire.unpack(job.tensors, payload)
+    tensors = [Tensor(h.name, DType(h.dtype), a) for h, a in zip(job.tensors, arrays, strict=True)]
+    response = InferenceResponse(job.model_name, job.model_version, tensors, job.id)
+    reply = REST_CODECS[job.codec].render_response(response, job.rendering, job.signature)
+    return offload.join(Rendered(reply.status, reply.headers), reply.body)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,205 @@
+"""Streaming gRPC calls: ModelStreamInfer, health Watch, reflection; and how an error ends a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from time import monotonic
+from typing import Any
+
+from headrace.core import errors
+from headrace.core.errors import HeadraceError
+from headrace.gateway import streaming
+from headrace.gateway.bodies import Headers, Receive, Send
+from headrace.gateway.services import Services
+from headrace.pipeline import chain
+from headrace.pipeline.chain import Exchange
+from headrace.pipeline.ports import Codec
+from headrace.protocols import grpc_frames, grpc_status, oip_grpc
+
+_CONTENT_TYPE = (b"content-type", b"application/grpc")
+_MAX_REQUESTS = 256
+"""Requests of one ModelStreamInfer stream that may be in progress; more wait in the transport."""
+
+
+async def send_error(send: Send, error: HeadraceError, request_id: str = "") -> None:
+    """End a call that has sent nothing: headers that are also trailers."""
+    headers = [_CONTENT_TYPE, *grpc_status.error_trailers(error)]
+    if request_id:
+        headers.append((b"x-request-id", request_id.encode("ascii")))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class MessageStream:
+    """The caller's messages, read as they come."""
+
+    def __init__(self, services: Services, headers: Headers, receive: Receive) -> None:
+        encoding = headers.get(b"grpc-encoding", b"").decode("latin-1")
+        self._reader = grpc_frames.FrameReader(services.settings.max_body_bytes, encoding)
+        self._receive = receive
+        self.left = False
+        """The caller disconnected instead of ending its side."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self.left = True
+                return
+            for found in self._reader.feed(message.get("body", b"")):
+                yield found
+            if not message.get("more_body"):
+                self._reader.finish()
+                return
+
+
+async def run(
+    services: Services,
+    method: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]],
+    headers: Headers,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """A streaming method: messages in, messages out, one status."""
+    await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
+    trailers = grpc_status.OK_TRAILERS
+    try:
+        async for message in method(aiter(MessageStream(services, headers, receive))):
+            await _send_message(send, message)
+    except HeadraceError as error:
+        trailers = grpc_status.error_trailers(error)
+    await _end(send, trailers)
+
+
+async def _send_message(send: Send, message: bytes) -> None:
+    await send({"type": "http.response.body", "body": grpc_frames.frame(message), "more_body": True})
+
+
+async def _end(send: Send, trailers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.body", "body": b""})
+    await send({"type": "http.response.trailers", "headers": trailers})
+
+
+async def model_stream_infer(services: Services, codec: Codec, headers: Headers, receive: Receive, send: Send) -> None:
+    """Each message is a request of its own and may have any number of responses; requests run side by side, and an
+    error of one is told in a response and ends nothing else."""
+    stream = _InferStream(services, codec, headers, send)
+    await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
+    trailers = grpc_status.OK_TRAILERS
+    messages = MessageStream(services, headers, receive)
+    try:
+        async for body in messages:
+            await stream.begin(body)
+        if messages.left:
+            raise errors.Cancelled("the caller left the stream")
+        await stream.finish()
+    except HeadraceError as error:
+        trailers = grpc_status.error_trailers(error)
+    finally:
+        stream.cancel()
+    await _end(send, trailers)
+
+
+class _InferStream:
+    """The requests in progress on one ModelStreamInfer call."""
+
+    def __init__(self, services: Services, codec: Codec, headers: Headers, send: Send) -> None:
+        self._services = services
+        self._codec = codec
+        self._headers = headers
+        self._send = send
+        self._sending = asyncio.Lock()
+        self._room = asyncio.Semaphore(_MAX_REQUESTS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        given = headers.get(b"grpc-timeout")
+        self._deadline = None if given is None else monotonic() + grpc_status.parse_timeout(given)
+        self._broken: HeadraceError | None = None
+
+    async def begin(self, body: bytes) -> None:
+        """Start one request; waits while too many are in progress."""
+        await self._room.acquire()
+        if self._broken is not None:
+            raise self._broken
+        task = asyncio.create_task(self._one(body))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.release()
+
+    async def finish(self) -> None:
+        """The caller sends no more: wait for what is in progress."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._broken is not None:
+            raise self._broken
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _one(self, body: bytes) -> None:
+        started = monotonic()
+        exchange: Exchange | None = None
+        failure: HeadraceError | None = None
+        client_id: str | None = None
+        request_id = self._services.ids.request_id(None)
+        try:
+            message = oip_grpc.decode_infer(body)
+            client_id = message.id or None
+            exchange = self._exchange(message, started, request_id)
+            exchange.bytes_in = len(body)
+            await self._answer(exchange)
+        except HeadraceError as error:
+            failure = error
+            await self._tell(oip_grpc.stream_error(error, client_id), 30.0)
+        except asyncio.CancelledError:
+            failure = errors.Cancelled()
+            raise
+        except Exception as error:
+            self._services.log.error("a stream request ended in a bug", action="bug", exception=error)
+            failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
+            await self._tell(oip_grpc.stream_error(failure, client_id), 30.0)
+        finally:
+            if exchange is not None:
+                self._services.records.record(chain.record(exchange, failure))
+
+    def _exchange(self, message: Any, started: float, request_id: str) -> Exchange:
+        deployment = self._services.router.find(message.model_name, message.model_version)
+        deadline = self._deadline or started + deployment.route.timeout_s
+        exchange = Exchange(deployment, self._codec, "oip-grpc-stream", started, deadline, request_id)
+        exchange.explicit_deadline = self._deadline is not None
+        exchange.body = message
+        return exchange
+
+    async def _answer(self, exchange: Exchange) -> None:
+        stall = exchange.deployment.route.stream_stall_s
+        async with aclosing(streaming.responses(self._services, exchange)) as responses:
+            async for response in responses:
+                rendered = oip_grpc.stream_response(
+                    response, exchange.rendering, final=not exchange.deployment.signature.streaming
+                )
+                exchange.bytes_out += len(rendered)
+                await self._tell(rendered, stall)
+        streams = exchange.deployment.signature.streaming
+        if oip_grpc.wants_empty_final(exchange.rendering) and streams:
+            request = exchange.request
+            final = oip_grpc.empty_final_response(
+                exchange.deployment.endpoint,
+                exchange.deployment.route.version,
+                request.id if request is not None else None,
+            )
+            await self._tell(final, stall)
+
+    async def _tell(self, message: bytes, stall: float) -> None:
+        body = {"type": "http.response.body", "body": grpc_frames.frame(message), "more_body": True}
+        try:
+            async with self._sending:
+                await streaming.send_within(self._send, body, stall)
+        except errors.Cancelled as error:
+            # The reader is stalled or gone: the whole stream ends, all its requests are cancelled.
+            self._broken = error
+            self.cancel()

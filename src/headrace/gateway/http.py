@@ -1,0 +1,285 @@
+"""The ASGI application of the inference port: REST here, gRPC handed to ``grpc.py``, all on one port.
+
+The head of a request decides everything that can be decided without its body: path, endpoint, size, deadline. Paths
+are resolved once and cached. No framework: this file is the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from headrace.core import errors
+from headrace.core.errors import HeadraceError
+from headrace.gateway import bodies, streaming
+from headrace.gateway.bodies import Headers, Message, Receive, Send
+from headrace.gateway.codecs import REST_CODECS
+from headrace.gateway.grpc import GrpcFront
+from headrace.gateway.offload import is_large
+from headrace.gateway.rest import RestOperations
+from headrace.gateway.services import Services
+from headrace.pipeline import chain
+from headrace.pipeline.chain import Exchange
+from headrace.pipeline.deployment import Deployment
+from headrace.protocols import compression, http_status, paths
+from headrace.protocols.paths import Match, Operation
+from headrace.protocols.protocol import Reply, RestCodec
+
+_MATCHES_KEPT = 10_000
+_COMPRESS_FROM = 1024
+_INFERENCE = {
+    Operation.INFER: "oip",
+    Operation.V1_PREDICT: "v1",
+    Operation.GENERATE: "generate",
+    Operation.GENERATE_STREAM: "generate",
+}
+
+
+class InferenceApp:
+    """ASGI 3. One instance per gateway process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._matches: dict[bytes, Match | None] = {}
+        self._rest = RestOperations(services)
+        self._grpc = GrpcFront(services)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await _lifespan(receive, send)
+        elif kind == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        started = monotonic()
+        headers: Headers = dict(scope["headers"])
+        content_type = headers.get(b"content-type")
+        if content_type is not None and content_type.startswith(b"application/grpc"):
+            await self._grpc.handle(scope, headers, receive, send, started)
+            return
+        raw = scope.get("raw_path") or scope["path"].encode()
+        try:
+            match = self._matches[raw]
+        except KeyError:
+            match = self._resolve(raw)
+        method = scope["method"]
+        if match is not None and method in match.methods and match.operation in _INFERENCE:
+            await self._infer(match, headers, receive, send, started)
+        else:
+            await self._other(match, method, scope, headers, receive, send)
+
+    def _resolve(self, raw: bytes) -> Match | None:
+        match = paths.match(raw.partition(b"?")[0].decode("latin-1"))
+        if len(self._matches) >= _MATCHES_KEPT:
+            self._matches.clear()
+        self._matches[raw] = match
+        return match
+
+    # --- inference ---
+
+    async def _infer(self, match: Match, headers: Headers, receive: Receive, send: Send, started: float) -> None:
+        services = self._services
+        name = _INFERENCE[match.operation]
+        codec = REST_CODECS[name]
+        request_id = services.ids.request_id(headers.get(b"x-request-id"), headers.get(b"traceparent"))
+        exchange: Exchange | None = None
+        failure: HeadraceError | None = None
+        try:
+            exchange = self._begin(match, codec, headers, started, request_id)
+            if match.operation is Operation.GENERATE_STREAM:
+                await self._read_body(exchange, name, headers, receive)
+                await self._stream(exchange, send)
+                return
+            streams = _check_streaming(exchange.deployment, match.operation)
+            await self._read_body(exchange, name, headers, receive)
+            if streams:
+                reply = await streaming.single(services, exchange)
+            else:
+                await chain.run(exchange)
+                reply = await self._encode(exchange, name, codec)
+        except HeadraceError as error:
+            failure = error
+            if isinstance(error, errors.Cancelled) and exchange is not None and exchange.bytes_out:
+                return
+            reply = codec.render_error(error)
+        except asyncio.CancelledError:
+            self._finish(match, name, exchange, errors.Cancelled(), request_id, started, 0)
+            raise
+        except Exception as error:
+            failure = _bug(services, error, request_id)
+            reply = codec.render_error(failure)
+        body = reply.body
+        await self._send(send, reply, headers, request_id)
+        self._finish(match, name, exchange, failure, request_id, started, len(body))
+
+    def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
+        """The head stage: endpoint, readiness, size, deadline; the body is still unread."""
+        services = self._services
+        deployment = services.router.find(match.model, match.version)
+        if deployment.route.signature is None:
+            _ = deployment.signature  # raises NotReady with the reason
+        bodies.check_size(services, headers)
+        given = headers.get(b"x-request-timeout-ms")
+        timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
+        exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
+        if given is not None:
+            exchange.explicit_deadline = True
+        return exchange
+
+    async def _read_body(self, exchange: Exchange, name: str, headers: Headers, receive: Receive) -> None:
+        services = self._services
+        body = await bodies.read(services, receive, headers)
+        exchange.bytes_in = len(body)
+        given = headers.get(b"inference-header-content-length")
+        json_size = None if given is None else parse_json_size(given)
+        if (len(body) if json_size is None else json_size) > services.settings.offload_bytes:
+            exchange.body_read = monotonic()
+            exchange.request, exchange.rendering = await services.offload.parse(
+                name, body, json_size, exchange.deployment.signature
+            )
+        else:
+            exchange.body = body
+            exchange.json_size = json_size
+
+    async def _stream(self, exchange: Exchange, send: Send) -> None:
+        """Server-sent events; errors after the first event are told in the stream and recorded here."""
+        failure: HeadraceError | None = None
+        headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
+        try:
+            exchange.bytes_out = await streaming.server_sent_events(self._services, exchange, send, headers)
+        except streaming.StreamFailed as failed:
+            failure, exchange.bytes_out = failed.error, failed.sent
+        self._services.records.record(chain.record(exchange, failure))
+
+    async def _encode(self, exchange: Exchange, name: str, codec: RestCodec) -> Reply:
+        response = exchange.response
+        if response is None:
+            raise errors.Bug("a request was computed but has no response")
+        if is_large(response.outputs, self._services.settings.offload_bytes) and not exchange.rendering.binary_default:
+            before = monotonic()
+            reply = await self._services.offload.render(
+                name, response, exchange.rendering, exchange.deployment.signature
+            )
+            exchange.encode_seconds = monotonic() - before
+            return reply
+        chain.encode(exchange)
+        reply = exchange.reply
+        assert isinstance(reply, Reply)
+        return reply
+
+    def _finish(
+        self,
+        match: Match,
+        name: str,
+        exchange: Exchange | None,
+        failure: HeadraceError | None,
+        request_id: str,
+        started: float,
+        sent: int,
+    ) -> None:
+        if exchange is not None:
+            exchange.bytes_out = sent
+            self._services.records.record(chain.record(exchange, failure))
+        elif failure is not None:
+            self._services.records.record(chain.record_unrouted(name, failure, request_id, started))
+
+    async def _send(self, send: Send, reply: Reply, headers: Headers, request_id: str) -> None:
+        body = reply.body
+        out = reply.headers
+        if len(body) >= _COMPRESS_FROM:
+            accepted = headers.get(b"accept-encoding")
+            if accepted is not None:
+                body = await _compress(reply, accepted)
+        out.append((b"content-length", b"%d" % len(body)))
+        out.append((b"x-request-id", request_id.encode("ascii")))
+        if self._services.draining:
+            out.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": out})
+        await send({"type": "http.response.body", "body": body})
+
+    # --- everything else ---
+
+    async def _other(
+        self, match: Match | None, method: str, scope: Message, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        services = self._services
+        request_id = services.ids.request_id(headers.get(b"x-request-id"), headers.get(b"traceparent"))
+        try:
+            if match is None:
+                raise errors.UnknownModel(f"there is nothing at {method} {scope['path']}; see /v2 and /v1/models")
+            if method not in match.methods:
+                raise errors.MethodNotAllowed(f"{scope['path']} accepts {' and '.join(match.methods)}, not {method}")
+            body = await bodies.read(services, receive, headers) if method == "POST" else b""
+            reply = await self._rest.answer(match, body)
+        except HeadraceError as error:
+            methods = match.methods if match is not None and isinstance(error, errors.MethodNotAllowed) else ()
+            reply = http_status.error_reply(error, methods)
+        except Exception as error:
+            reply = http_status.error_reply(_bug(services, error, request_id))
+        if method == "HEAD":
+            reply = Reply(reply.status, reply.headers, b"")
+        await self._send(send, reply, headers, request_id)
+
+
+def parse_timeout_ms(value: bytes) -> float:
+    """X-Request-Timeout-Ms as seconds."""
+    try:
+        milliseconds = float(value)
+    except ValueError:
+        milliseconds = -1.0
+    if not 0 < milliseconds < 1e9:
+        raise errors.InvalidInput(
+            f"X-Request-Timeout-Ms must be a positive number of milliseconds, got {value.decode('latin-1')!r}"
+        )
+    return milliseconds / 1e3
+
+
+def parse_json_size(value: bytes) -> int:
+    """Inference-Header-Content-Length."""
+    if not value.isdigit() or len(value) > 18:
+        raise errors.InvalidInput(
+            f"Inference-Header-Content-Length must be a number of bytes, got {value.decode('latin-1')!r}"
+        )
+    return int(value)
+
+
+def _check_streaming(deployment: Deployment, operation: Operation) -> bool:
+    """Whether the model streams; such a model has no unary ``infer``."""
+    if not deployment.signature.streaming:
+        return False
+    if operation is not Operation.GENERATE:
+        raise errors.Unsupported(
+            f"model {deployment.endpoint!r} answers with a stream: use generate_stream, generate, or gRPC"
+            " ModelStreamInfer"
+        )
+    return True
+
+
+def _bug(services: Services, error: Exception, request_id: str) -> errors.Bug:
+    services.log.error("a request ended in a bug", action="bug", exception=error, request_id=request_id)
+    return errors.Bug(f"internal error ({type(error).__name__}); the log has it under request id {request_id}")
+
+
+async def _compress(reply: Reply, accepted: bytes) -> bytes:
+    encoding = compression.choose(accepted.decode("latin-1"))
+    if encoding is None:
+        return reply.body
+    reply.headers.append((b"content-encoding", encoding.encode()))
+    reply.headers.append((b"vary", b"accept-encoding"))
+    if len(reply.body) > 32 * 1024:
+        return await asyncio.to_thread(compression.compress, encoding, reply.body)
+    return compression.compress(encoding, reply.body)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,202 @@
+"""Large JSON is decoded and encoded in a process of its own, so that it does not delay small requests.
+
+One codec process per gateway, started when first needed; requests to it are answered in order. When it dies (a body
+may be what kills it) the requests in it fail with a typed error and the next one starts a new process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import socket
+import subprocess
+import sys
+from typing import cast
+
+import msgspec
+
+from headrace.core import errors
+from headrace.core.envelope import Splitter, wrap
+from headrace.core.models import Signature
+from headrace.core.requests import InferenceRequest, InferenceResponse
+from headrace.core.tensors import DType, Tensor
+from headrace.protocols.protocol import Rendering, Reply
+from headrace.replica import messages, tensors_on_wire
+
+
+class ParseJob(msgspec.Struct, tag="parse", array_like=True):
+    """Followed by the body."""
+
+    codec: str
+    json_size: int | None
+    signature: Signature
+
+
+class RenderJob(msgspec.Struct, tag="render", array_like=True):
+    """Followed by the tensors' payload."""
+
+    codec: str
+    model_name: str
+    model_version: str
+    id: str | None
+    tensors: list[messages.TensorHead]
+    rendering: Rendering
+    signature: Signature
+
+
+class Parsed(msgspec.Struct, tag="parsed", array_like=True):
+    """Followed by the tensors' payload."""
+
+    tensors: list[messages.TensorHead]
+    id: str | None
+    parameters: dict[str, str | int | float | bool]
+    outputs: tuple[str, ...] | None
+    rendering: Rendering
+
+
+class Rendered(msgspec.Struct, tag="rendered", array_like=True):
+    """Followed by the body."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
+class Failed(msgspec.Struct, tag="failed", array_like=True):
+    code: str
+    message: str
+
+
+Job = ParseJob | RenderJob
+Answer = Parsed | Rendered | Failed
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+def join(head: msgspec.Struct, *payload: bytes | memoryview) -> bytes:
+    """A head and what follows it, as one envelope."""
+    packed = _encode(head)
+    return wrap(b"".join((len(packed).to_bytes(4, "little"), packed, *payload)))
+
+
+def cut(message: bytes) -> tuple[memoryview, memoryview]:
+    """The packed head and the payload of an envelope's message."""
+    size = int.from_bytes(message[:4], "little")
+    view = memoryview(message)
+    return view[4 : 4 + size], view[4 + size :]
+
+
+class Offload:
+    """The gateway's end. Everything runs on the event loop; at most one process lives."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: _Link | None = None
+        self._starting = asyncio.Lock()
+
+    async def parse(
+        self, codec: str, body: bytes, json_size: int | None, signature: Signature
+    ) -> tuple[InferenceRequest, Rendering]:
+        """``codec.parse_request`` in the codec process; raises what it raises."""
+        answer, payload = await self._ask(join(ParseJob(codec, json_size, signature), body))
+        if not isinstance(answer, Parsed):
+            raise errors.Bug(f"the codec process answered {type(answer).__name__} to a parse job")
+        arrays = tensors_on_wire.unpack(answer.tensors, payload)
+        tensors = [Tensor(h.name, DType(h.dtype), a) for h, a in zip(answer.tensors, arrays, strict=True)]
+        return InferenceRequest(tensors, answer.id, answer.parameters, answer.outputs), answer.rendering
+
+    async def render(
+        self, codec: str, response: InferenceResponse, rendering: Rendering, signature: Signature
+    ) -> Reply:
+        """``codec.render_response`` in the codec process; raises what it raises."""
+        heads, parts = pack(response.outputs)
+        job = RenderJob(codec, response.model_name, response.model_version, response.id, heads, rendering, signature)
+        answer, payload = await self._ask(join(job, *parts))
+        if not isinstance(answer, Rendered):
+            raise errors.Bug(f"the codec process answered {type(answer).__name__} to a render job")
+        return Reply(answer.status, answer.headers, bytes(payload))
+
+    async def _ask(self, job: bytes) -> tuple[Answer, memoryview]:
+        async with self._starting:
+            link = self._link
+            if link is None or link.closed:
+                link = await self._start()
+        head, payload = cut(await link.ask(job))
+        answer = _decode_answer(head)
+        if isinstance(answer, Failed):
+            raise errors.from_code(answer.code, answer.message)
+        return answer, payload
+
+    async def _start(self) -> _Link:
+        self.close()
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - a few ms, once; its pipe is a socket pair
+                [sys.executable, "-m", "headrace.gateway.codec_process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        loop = asyncio.get_running_loop()
+        _, self._link = await loop.create_unix_connection(_Link, sock=mine)
+        return self._link
+
+    def close(self) -> None:
+        """End the process."""
+        if self._link is not None:
+            self._link.abort()
+            self._link = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes | memoryview]]:
+    """Tensors as heads and payload parts."""
+    heads: list[messages.TensorHead] = []
+    parts: list[bytes | memoryview] = []
+    for tensor in tensors:
+        head, blobs = tensors_on_wire.pack(tensor.name, tensor.dtype, [tensor.array])
+        heads.append(head)
+        parts += blobs
+    return heads, parts
+
+
+class _Link(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.closed = False
+        self._splitter = Splitter()
+        self._waiting: collections.deque[asyncio.Future[bytes]] = collections.deque()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    async def ask(self, job: bytes) -> bytes:
+        assert self._transport is not None
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._transport.write(job)
+        return await future
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._splitter.feed(data):
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(errors.RuntimeFailed("the process that decodes large bodies died on this one"))
+        self._waiting.clear()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def is_large(outputs: list[Tensor], limit: int) -> bool:
+    """Whether outputs are worth encoding outside the loop (``limit`` in bytes; as JSON they are several times that)."""
+    return sum(t.array.nbytes for t in outputs) > limit

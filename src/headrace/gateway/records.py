@@ -1,0 +1,44 @@
+"""Where finished requests go: a bounded list that never blocks, emptied in bulk by the coarse timer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headrace.core.requests import RequestRecord
+from headrace.telemetry.metrics import Refusal
+from headrace.telemetry.recording import RequestRecorder
+
+CAPACITY = 50_000
+_BULK = 1024
+
+Observer = Callable[[Sequence[RequestRecord]], None]
+
+
+class Records:
+    """The pipeline's Recorder. Observers (metrics, access log) get records in bulk on the event loop."""
+
+    def __init__(self, recorder: RequestRecorder, observers: Sequence[Observer] = ()) -> None:
+        self._recorder = recorder
+        self._observers = (recorder.observe, *observers)
+        self._ring: list[RequestRecord] = []
+
+    def record(self, record: RequestRecord) -> None:
+        """Keep one record until the next flush; full means dropped and counted."""
+        ring = self._ring
+        if len(ring) < CAPACITY:
+            ring.append(record)
+        else:
+            self._recorder.dropped(1)
+
+    def flush(self) -> None:
+        """Hand everything to the observers."""
+        ring, self._ring = self._ring, []
+        for at in range(0, len(ring), _BULK):
+            for observe in self._observers:
+                observe(ring[at : at + _BULK])
+
+    def refused(self, model: str, version: str, reason: Refusal) -> None:
+        self._recorder.refused(model, version, reason)
+
+    def retried(self, model: str, version: str, count: int) -> None:
+        self._recorder.retried(model, version, count)

@@ -1,0 +1,125 @@
+"""REST operations beside inference: health, metadata, lists, statistics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import headrace
+from headrace.core import errors
+from headrace.core.routes import DeploymentRoute
+from headrace.gateway.services import Services
+from headrace.gateway.state import ServerState
+from headrace.protocols import http_status, kserve_v1, oip_documents
+from headrace.protocols.paths import Match, Operation
+from headrace.protocols.protocol import Reply
+from headrace.telemetry import statistics
+
+
+class RestOperations:
+    """Answers a resolved path; the verb is already checked."""
+
+    def __init__(self, services: Services) -> None:
+        self._state = ServerState(services)
+        self._services = services
+        self._operations: dict[Operation, Callable[[Match, bytes], Reply | Awaitable[Reply]]] = {
+            Operation.ROOT: self._alive,
+            Operation.PING: self._ping,
+            Operation.HEALTH: self._health,
+            Operation.SERVER_METADATA: self._server_metadata,
+            Operation.SERVER_LIVE: self._live,
+            Operation.SERVER_READY: self._server_ready,
+            Operation.MODEL_LIST: self._model_list,
+            Operation.ALL_STATISTICS: self._all_statistics,
+            Operation.REPOSITORY_INDEX: self._repository_index,
+            Operation.MODEL_METADATA: self._model_metadata,
+            Operation.MODEL_READY: self._model_ready,
+            Operation.MODEL_CONFIG: self._model_config,
+            Operation.MODEL_STATISTICS: self._model_statistics,
+            Operation.V1_LIST: self._v1_list,
+            Operation.V1_MODEL: self._v1_model,
+        }
+
+    async def answer(self, match: Match, body: bytes) -> Reply:
+        """Raises core errors."""
+        operation = self._operations.get(match.operation)
+        if operation is None:
+            raise errors.Bug(f"no handler for {match.operation}")
+        reply = operation(match, body)
+        return reply if isinstance(reply, Reply) else await reply
+
+    # --- health ---
+
+    def _alive(self, match: Match, body: bytes) -> Reply:
+        return http_status.json_reply({"status": "alive"})
+
+    def _ping(self, match: Match, body: bytes) -> Reply:
+        ready = self._state.ready()
+        return http_status.json_reply({"status": "Healthy" if ready else "Unhealthy"}, 200 if ready else 503)
+
+    def _health(self, match: Match, body: bytes) -> Reply:
+        ready = self._state.ready()
+        return http_status.json_reply({"status": "ok" if ready else "not ready"}, 200 if ready else 503)
+
+    def _live(self, match: Match, body: bytes) -> Reply:
+        return http_status.json_reply(oip_documents.health(True, self._state.ready()))
+
+    def _server_ready(self, match: Match, body: bytes) -> Reply:
+        ready = self._state.ready()
+        return http_status.json_reply(oip_documents.health(True, ready), 200 if ready else 503)
+
+    def _model_ready(self, match: Match, body: bytes) -> Reply:
+        ready = self._state.model_ready(match.model, match.version)
+        return http_status.json_reply(oip_documents.model_ready(match.model, ready), 200 if ready else 503)
+
+    # --- what there is ---
+
+    def _server_metadata(self, match: Match, body: bytes) -> Reply:
+        return http_status.json_reply(oip_documents.server_metadata(headrace.__version__))
+
+    def _model_list(self, match: Match, body: bytes) -> Reply:
+        return http_status.json_reply(oip_documents.model_list(sorted(self._services.router.endpoints)))
+
+    def _model_metadata(self, match: Match, body: bytes) -> Reply:
+        deployment = self._services.router.find(match.model, match.version)
+        versions = self._state.versions(match.model)
+        return http_status.json_reply(
+            oip_documents.model_metadata(match.model, versions, deployment.route.platform, deployment.signature)
+        )
+
+    def _model_config(self, match: Match, body: bytes) -> Reply:
+        deployment = self._services.router.find(match.model, match.version)
+        route: DeploymentRoute = deployment.route
+        return http_status.json_reply(
+            oip_documents.model_config(match.model, route.platform, deployment.signature, route.batching.max_batch_size)
+        )
+
+    def _repository_index(self, match: Match, body: bytes) -> Reply:
+        entries = self._state.index(only_ready=oip_documents.parse_index(body))
+        return http_status.json_reply(oip_documents.repository_index(entries))
+
+    def _v1_list(self, match: Match, body: bytes) -> Reply:
+        return http_status.json_reply(kserve_v1.render_list(sorted(self._services.router.endpoints)))
+
+    def _v1_model(self, match: Match, body: bytes) -> Reply:
+        deployment = self._services.router.find(match.model, match.version)
+        if not deployment.ready:
+            raise errors.NotReady(deployment.route.reason or f"model {match.model!r} is not ready")
+        return http_status.json_reply(
+            kserve_v1.render_model(match.model, True, self._state.version_states(match.model))
+        )
+
+    # --- statistics ---
+
+    async def _all_statistics(self, match: Match, body: bytes) -> Reply:
+        return await self._statistics(self._state.models())
+
+    async def _model_statistics(self, match: Match, body: bytes) -> Reply:
+        self._services.router.find(match.model, match.version)
+        models = [m for m in self._state.models() if m[0] == match.model and match.version in ("", m[1])]
+        return await self._statistics(models)
+
+    async def _statistics(self, models: list[tuple[str, str]]) -> Reply:
+        self._services.records.flush()
+        document = await asyncio.to_thread(statistics.render, self._services.metrics_directory, models)
+        return http_status.json_reply(document)

@@ -1,0 +1,32 @@
+"""What every handler of a gateway shares; built once by ``app/gateway.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.gateway.offload import Offload
+from headrace.gateway.records import Records
+from headrace.gateway.settings import GatewaySettings
+from headrace.pipeline.router import Router
+from headrace.telemetry.logging import Log
+from headrace.telemetry.tracing import RequestIds
+
+
+@dataclass(slots=True)
+class Services:
+    """``clock`` is monotonic seconds. ``draining``: report not-ready, ask clients to leave, serve on."""
+
+    settings: GatewaySettings
+    router: Router
+    records: Records
+    offload: Offload
+    metrics_directory: Path
+    clock: Callable[[], float]
+    log: Log
+    ids: RequestIds = field(default_factory=RequestIds)
+    draining: bool = False
+    held_bytes: int = 0
+    """Body bytes being read or held now."""
+    open_streams: dict[tuple[str, str], int] = field(default_factory=dict)

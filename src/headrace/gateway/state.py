@@ -1,0 +1,74 @@
+"""What this gateway truly knows about readiness: the route table, and which replicas it is connected to."""
+
+from __future__ import annotations
+
+from headrace.core import errors
+from headrace.gateway.services import Services
+from headrace.pipeline.deployment import Deployment
+from headrace.protocols.kserve_v1 import VersionStatus
+from headrace.protocols.oip_documents import IndexEntry
+
+
+class ServerState:
+    """Questions about readiness, shared by REST and gRPC."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def ready(self) -> bool:
+        """The server takes traffic: it has a route table, is not draining, and can serve every endpoint's traffic."""
+        router = self._services.router
+        if self._services.draining or not router.table_version:
+            return False
+        return all(any(d.ready for d in endpoint.choices) for endpoint in router.endpoints.values())
+
+    def model_ready(self, name: str, version: str) -> bool:
+        """Raises UnknownModel; never NotReady."""
+        try:
+            deployment = self._services.router.find(name, version)
+        except errors.NotReady:
+            return False
+        return deployment.ready and not self._services.draining
+
+    def versions(self, name: str) -> list[str]:
+        """Deployed versions, those that take traffic last (clients read the last one as the default)."""
+        endpoint = self._services.router.endpoints[name]
+        taking = {d.route.version for d in endpoint.choices}
+        return sorted(endpoint.deployments, key=lambda v: (v in taking, _natural(v)))
+
+    def models(self) -> list[tuple[str, str]]:
+        """(endpoint, version) of every deployment."""
+        return [
+            (name, version)
+            for name, endpoint in sorted(self._services.router.endpoints.items())
+            for version in sorted(endpoint.deployments, key=_natural)
+        ]
+
+    def version_states(self, name: str) -> list[VersionStatus]:
+        """TF Serving's state of each version."""
+        endpoint = self._services.router.endpoints[name]
+        return [
+            VersionStatus(version, "AVAILABLE" if d.ready else "LOADING", "" if d.ready else d.route.reason)
+            for version, d in endpoint.deployments.items()
+        ]
+
+    def index(self, *, only_ready: bool) -> list[IndexEntry]:
+        """The repository index."""
+        entries = []
+        for name, version in self.models():
+            deployment = self._services.router.endpoints[name].deployments[version]
+            state, reason = _index_state(deployment)
+            if not only_ready or state == "READY":
+                entries.append(IndexEntry(name, version, state, reason))
+        return entries
+
+
+def _index_state(deployment: Deployment) -> tuple[str, str]:
+    if deployment.ready:
+        return "READY", ""
+    reason = deployment.route.reason
+    return ("UNAVAILABLE", reason) if reason else ("LOADING", "")
+
+
+def _natural(version: str) -> tuple[int, int, str]:
+    return (1, int(version), "") if version.isdigit() else (0, 0, version)

@@ -1,0 +1,182 @@
+"""Responses as streams: chunks from a replica to a reader, bounded by credit, cancelled when the reader is gone.
+
+A model that answers once is a stream of one. Used by server-sent events, ``generate`` and gRPC ModelStreamInfer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from time import monotonic
+
+from headrace.core import errors
+from headrace.core.calls import Call
+from headrace.core.errors import HeadraceError
+from headrace.core.requests import InferenceResponse
+from headrace.core.tensors import Tensor
+from headrace.gateway.bodies import Send
+from headrace.gateway.services import Services
+from headrace.pipeline import chain
+from headrace.pipeline.chain import Exchange
+from headrace.pipeline.deployment import STREAM_CREDIT
+from headrace.protocols import oip_generate
+from headrace.protocols.protocol import Reply
+
+_GRANT_EVERY = STREAM_CREDIT // 2
+_EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+class ChunkQueue:
+    """The sink of one stream. Holds at most the credit's chunks, because the replica sends no more."""
+
+    def __init__(self) -> None:
+        self._chunks: collections.deque[list[Tensor]] = collections.deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self.is_over = False
+        self.error: HeadraceError | None = None
+        self.compute = 0.0
+
+    def chunk(self, outputs: list[Tensor]) -> None:
+        self._chunks.append(outputs)
+        self._wake()
+
+    def ended(self, error: HeadraceError | None, compute: float) -> None:
+        self.is_over, self.error, self.compute = True, error, compute
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self, deadline: float | None) -> list[Tensor] | None:
+        """The next chunk, None at the end. Raises the stream's error, or DeadlineExceeded."""
+        while not self._chunks:
+            if self.is_over:
+                if self.error is not None:
+                    raise self.error
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(None if deadline is None else max(deadline - monotonic(), 0.0)):
+                    await self._waiter
+            except TimeoutError:
+                raise errors.DeadlineExceeded("the deadline passed before the model gave its next chunk") from None
+        return self._chunks.popleft()
+
+
+async def responses(services: Services, exchange: Exchange) -> AsyncGenerator[InferenceResponse, None]:
+    """Every response of one request, in order. Closing the iterator early cancels the work in the replica."""
+    if not exchange.deployment.signature.streaming:
+        await chain.run(exchange)
+        if exchange.response is None:
+            raise errors.Bug("a request was computed but has no response")
+        yield exchange.response
+        return
+    for stage in chain.BEFORE_QUEUE:
+        stage(exchange)
+    deployment, bound = exchange.deployment, exchange.bound
+    assert bound is not None
+    queue = ChunkQueue()
+    call = Call(bound, exchange.deadline, exchange.decoded, asyncio.get_running_loop().create_future(), queue)
+    exchange.call = call
+    model = deployment.endpoint, deployment.route.version
+    services.open_streams[model] = services.open_streams.get(model, 0) + 1
+    try:
+        deployment.enqueue(call)
+        await call.waiter  # type: ignore[misc]  # the waiter made above is a future
+        if call.error is not None:
+            raise call.error
+        async for outputs in _chunks(queue, call, exchange):
+            request = exchange.request
+            yield InferenceResponse(*model, outputs, request.id if request is not None else None)
+        call.compute = queue.compute
+    finally:
+        services.open_streams[model] -= 1
+        if not queue.is_over:
+            _abandon(call, exchange)
+
+
+async def _chunks(queue: ChunkQueue, call: Call, exchange: Exchange) -> AsyncIterator[list[Tensor]]:
+    # The default deadline bounds the wait for the first chunk; a deadline of the caller's bounds the whole stream.
+    deadline: float | None = exchange.deadline
+    taken = 0
+    while (outputs := await queue.get(deadline)) is not None:
+        yield outputs
+        taken += 1
+        if not exchange.explicit_deadline:
+            deadline = None
+        if taken % _GRANT_EVERY == 0:
+            replica = exchange.deployment.find(call.replica)
+            if replica is not None:
+                replica.grant(call.stream, _GRANT_EVERY)
+
+
+def _abandon(call: Call, exchange: Exchange) -> None:
+    """The reader is gone: take the call out of the queue, or tell the replica."""
+    if not call.waiter.done():
+        call.fail(errors.Cancelled("the caller went away"))
+        return
+    replica = exchange.deployment.find(call.replica)
+    if replica is not None and call.stream:
+        replica.cancel(call.stream)
+
+
+async def server_sent_events(
+    services: Services, exchange: Exchange, send: Send, headers: list[tuple[bytes, bytes]]
+) -> int:
+    """Answer with one event per response; returns the bytes sent. An error before the first event is raised, so that
+    it can be answered with its own status; a later one is an event."""
+    sent = 0
+    stall = exchange.deployment.route.stream_stall_s
+    async with aclosing(responses(services, exchange)) as stream:
+        first = await anext(stream, None)
+        await send({"type": "http.response.start", "status": 200, "headers": [*_EVENT_STREAM, *headers]})
+        try:
+            if first is not None:
+                sent += await _send_event(send, oip_generate.render_generate_event(first), stall)
+            async for response in stream:
+                sent += await _send_event(send, oip_generate.render_generate_event(response), stall)
+        except errors.Cancelled:
+            raise
+        except HeadraceError as error:
+            await _send_event(send, oip_generate.render_generate_error_event(error), stall)
+            await send({"type": "http.response.body", "body": b""})
+            raise StreamFailed(error, sent) from error
+    await send({"type": "http.response.body", "body": b""})
+    return sent
+
+
+class StreamFailed(Exception):
+    """The stream ended with an error that has already been told to the client."""
+
+    def __init__(self, error: HeadraceError, sent: int) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.sent = sent
+
+
+async def _send_event(send: Send, event: bytes, stall: float) -> int:
+    await send_within(send, {"type": "http.response.body", "body": event, "more_body": True}, stall)
+    return len(event)
+
+
+async def send_within(send: Send, message: dict[str, object], stall: float) -> None:
+    """Send to a reader that may stall. Raises Cancelled when it takes nothing for ``stall`` seconds or has left."""
+    try:
+        async with asyncio.timeout(stall):
+            await send(message)
+    except TimeoutError:
+        raise errors.Cancelled(f"the reader of the stream took nothing for {stall:g} s") from None
+    except OSError as error:
+        raise errors.Cancelled("the reader of the stream has left") from error
+
+
+async def single(services: Services, exchange: Exchange) -> Reply:
+    """``generate`` on a streaming model: exactly one response is an answer, anything else an error."""
+    async with aclosing(responses(services, exchange)) as stream:
+        first = await anext(stream, None)
+        if first is None or await anext(stream, None) is not None:
+            raise errors.Unsupported("the model gave not exactly one response; use generate_stream")
+    return oip_generate.render_generate(first)

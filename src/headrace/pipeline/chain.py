@@ -1,0 +1,249 @@
+"""THE list: what happens to a unary inference request, in order.
+
+    head      request id, endpoint, size, shedding: from headers only, body unread     (gateway reads the body next)
+    decode    bytes → InferenceRequest
+    bind      names, dtypes and shapes against the signature; rows, bytes, batch key
+    admit     bounds, predicted wait, deadline
+    batch     wait for a replica to pull the call
+    dispatch  the replica computes
+    encode    outputs → bytes
+    record    one RequestRecord
+
+Stages up to the queue are plain functions run in a row; one future is awaited; then encode and record. Each leaves
+its time in the exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headrace.core import binding, errors
+from headrace.core.binding import Bound
+from headrace.core.calls import Call
+from headrace.core.requests import InferenceRequest, InferenceResponse, Outcome, RequestRecord
+from headrace.core.tensors import Tensor
+from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.ports import Codec
+
+
+class Exchange:
+    """One request in progress. Times are monotonic seconds; the gateway fills in what head and body tell.
+
+    ``request`` and ``rendering`` may be set before ``run`` when the body was decoded outside the event loop."""
+
+    __slots__ = (
+        "body",
+        "body_read",
+        "bound",
+        "bytes_in",
+        "bytes_out",
+        "call",
+        "codec",
+        "deadline",
+        "decoded",
+        "deployment",
+        "encode_seconds",
+        "explicit_deadline",
+        "json_size",
+        "protocol",
+        "rendering",
+        "reply",
+        "request",
+        "request_id",
+        "response",
+        "started",
+    )
+
+    def __init__(
+        self, deployment: Deployment, codec: Codec, protocol: str, started: float, deadline: float, request_id: str
+    ) -> None:
+        self.deployment = deployment
+        self.codec = codec
+        self.protocol = protocol
+        self.started = started
+        self.deadline = deadline
+        self.explicit_deadline = False
+        self.request_id = request_id
+        self.body: Any = b""
+        self.json_size: int | None = None
+        self.body_read = 0.0
+        self.decoded = 0.0
+        self.encode_seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.request: InferenceRequest | None = None
+        self.rendering: Any = None
+        self.bound: Bound | None = None
+        self.call: Call | None = None
+        self.response: InferenceResponse | None = None
+        self.reply: Any = None
+
+
+async def run(exchange: Exchange) -> None:
+    """From a complete body to ``exchange.response``. Raises core errors; the caller goes on with ``encode`` and
+    ``record``."""
+    for stage in BEFORE_QUEUE:
+        stage(exchange)
+    bound = exchange.bound
+    assert bound is not None
+    limit = exchange.deployment.route.batching.max_batch_size
+    if bound.rows > limit and exchange.deployment.signature.batchable:
+        outputs = await _split_and_join(exchange, bound, limit)
+    else:
+        outputs = await _queue_and_compute(exchange, bound)
+    _respond(exchange, outputs)
+
+
+def _decode(exchange: Exchange) -> None:
+    if exchange.request is None:
+        exchange.body_read = monotonic()
+        exchange.request, exchange.rendering = exchange.codec.parse_request(
+            exchange.body, exchange.json_size, exchange.deployment.signature
+        )
+        exchange.body = b""
+
+
+def _bind(exchange: Exchange) -> None:
+    request = exchange.request
+    assert request is not None
+    exchange.bound = binding.bind(exchange.deployment.signature, request.tensors, request.parameters)
+    exchange.decoded = monotonic()
+
+
+def _admit(exchange: Exchange) -> None:
+    bound = exchange.bound
+    assert bound is not None
+    exchange.deployment.admit(bound.rows, bound.nbytes, exchange.decoded, exchange.deadline)
+
+
+BEFORE_QUEUE: Sequence[Callable[[Exchange], None]] = (_decode, _bind, _admit)
+
+
+async def _queue_and_compute(exchange: Exchange, bound: Bound) -> list[Tensor]:
+    future = asyncio.get_running_loop().create_future()
+    call = Call(bound, exchange.deadline, exchange.decoded, future)
+    exchange.call = call
+    exchange.deployment.enqueue(call)
+    await future
+    if call.error is not None:
+        raise call.error
+    if call.outputs is None:
+        raise errors.Bug("a call ended without outputs or an error")
+    return call.outputs
+
+
+async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[Tensor]:
+    """A client batch larger than the limit: pieces compute like any calls, and the answer is whole again."""
+    loop = asyncio.get_running_loop()
+    calls = []
+    for piece in split(bound, limit):
+        call = Call(piece, exchange.deadline, exchange.decoded, loop.create_future())
+        calls.append(call)
+        exchange.deployment.enqueue(call)
+    exchange.call = calls[-1]
+    try:
+        for call in calls:
+            await call.waiter  # type: ignore[misc]  # the waiters made above are futures
+    finally:
+        # One piece failed or the caller left: nobody needs the others.
+        for call in calls:
+            call.fail(errors.Cancelled("another piece of the same request ended it"))
+    for call in calls:
+        if call.error is not None:
+            raise call.error
+    outputs = [call.outputs or [] for call in calls]
+    return [
+        Tensor(first.name, first.dtype, np.concatenate([piece[i].array for piece in outputs]))
+        for i, first in enumerate(outputs[0])
+    ]
+
+
+def split(bound: Bound, limit: int) -> list[Bound]:
+    """Pieces of at most ``limit`` rows, in order; views, no copies."""
+    pieces = []
+    for at in range(0, bound.rows, limit):
+        arrays = [array[at : at + limit] for array in bound.arrays]
+        rows = min(limit, bound.rows - at)
+        pieces.append(
+            msgspec.structs.replace(bound, arrays=arrays, rows=rows, nbytes=bound.nbytes * rows // bound.rows)
+        )
+    return pieces
+
+
+def _respond(exchange: Exchange, outputs: list[Tensor]) -> None:
+    deployment, request = exchange.deployment, exchange.request
+    assert request is not None
+    exchange.response = InferenceResponse(deployment.endpoint, deployment.route.version, outputs, request.id)
+
+
+def encode(exchange: Exchange) -> None:
+    """Outputs → reply. Apart from ``run``, so that large answers can be encoded outside the event loop."""
+    before = monotonic()
+    response = exchange.response
+    if response is None:
+        raise errors.Bug("a request was computed but has no response")
+    exchange.reply = exchange.codec.render_response(response, exchange.rendering, exchange.deployment.signature)
+    exchange.encode_seconds = monotonic() - before
+
+
+def record(exchange: Exchange, error: errors.HeadraceError | None) -> RequestRecord:
+    """What is known about a request that has ended."""
+    now = monotonic()
+    call, bound = exchange.call, exchange.bound
+    decoded = exchange.decoded
+    route = exchange.deployment.route
+    sent = call.sent if call is not None else 0.0
+    return RequestRecord(
+        exchange.deployment.endpoint,
+        route.version,
+        exchange.protocol,
+        Outcome.OK if error is None else outcome_of(error),
+        bound.rows if bound is not None else 0,
+        call.batch_rows if call is not None else 0,
+        decoded - exchange.body_read if decoded else 0.0,
+        sent - decoded if sent else 0.0,
+        call.wait if call is not None else 0.0,
+        call.compute if call is not None else 0.0,
+        exchange.encode_seconds,
+        now - exchange.started,
+        time.time(),
+        exchange.bytes_in,
+        exchange.bytes_out,
+        exchange.request_id,
+        "" if error is None else error.code,
+        call.replica if call is not None else "",
+    )
+
+
+def record_unrouted(protocol: str, error: errors.HeadraceError, request_id: str, started: float) -> RequestRecord:
+    """A request that ended before it had a deployment; it is counted without a model, so that made-up names cannot
+    fill the metrics."""
+    return RequestRecord(
+        "", "", protocol, outcome_of(error), 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, monotonic() - started, time.time(), 0, 0,
+        request_id, error.code,
+    )  # fmt: skip
+
+
+def outcome_of(error: errors.HeadraceError) -> int:
+    """The metric label of an error."""
+    for kind, outcome in _OUTCOMES:
+        if isinstance(error, kind):
+            return outcome
+    return Outcome.BUG
+
+
+_OUTCOMES: tuple[tuple[type[errors.HeadraceError], int], ...] = (
+    (errors.CallerError, Outcome.CALLER_ERROR),
+    (errors.Cancelled, Outcome.CANCELLED),
+    (errors.NotReady, Outcome.NOT_READY),
+    (errors.Overloaded, Outcome.OVERLOADED),
+    (errors.DeadlineExceeded, Outcome.DEADLINE),
+    (errors.RuntimeFailed, Outcome.MODEL_ERROR),
+)

@@ -1,0 +1,64 @@
+"""What the pipeline needs from outside, as small protocols; adapters do not import them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from headrace.core.calls import Batch, Call, ChunkSink
+from headrace.core.models import Signature
+from headrace.core.requests import InferenceRequest, InferenceResponse, RequestRecord
+from headrace.telemetry.metrics import Refusal
+
+
+class Replica(Protocol):
+    """A connected replica. All calls on the event loop; ``submit`` never blocks."""
+
+    id: str
+    alive: bool
+    draining: bool
+    rows_in_flight: int
+
+    @property
+    def batches(self) -> dict[int, Batch]: ...
+
+    @property
+    def outstanding(self) -> int: ...
+
+    def submit(
+        self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False
+    ) -> Batch: ...
+
+    def start_stream(self, call: Call, sink: ChunkSink, credit: int, *, idempotent: bool) -> int: ...
+
+    def grant(self, number: int, chunks: int) -> None: ...
+
+    def cancel(self, number: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Recorder(Protocol):
+    """Takes what happened; never blocks, never raises."""
+
+    def record(self, record: RequestRecord) -> None:
+        """One finished request."""
+        ...
+
+    def refused(self, model: str, version: str, reason: Refusal) -> None: ...
+
+    def retried(self, model: str, version: str, count: int) -> None: ...
+
+
+class Codec(Protocol):
+    """A wire format as the chain uses it; ``rendering`` and replies are the codec's own."""
+
+    def parse_request(self, body: Any, json_size: int | None, signature: Signature) -> tuple[InferenceRequest, Any]: ...
+
+    def render_response(self, response: InferenceResponse, rendering: Any, signature: Signature) -> Any: ...
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds."""
+CallSoon = Callable[[Callable[[], None]], object]
+CallLater = Callable[[float, Callable[[], None]], object]

@@ -1,0 +1,119 @@
+"""Follows the RouteTable: which endpoints exist here, their deployments, and who may serve a request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from headrace.core import errors
+from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
+from headrace.pipeline.deployment import Deployment
+
+MakeDeployment = Callable[[str, DeploymentRoute, int], Deployment]
+
+
+class Endpoint:
+    """An endpoint's deployments by version, and the split of its traffic."""
+
+    __slots__ = ("choices", "deployments", "name", "weights")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.deployments: dict[str, Deployment] = {}
+        self.choices: list[Deployment] = []
+        self.weights: list[float] = []
+
+    def choose(self, version: str, draw: Callable[[], float]) -> Deployment:
+        """The deployment for a request; ``version`` bypasses the split. Raises UnknownModel or NotReady."""
+        if version:
+            found = self.deployments.get(version)
+            if found is None:
+                raise errors.UnknownModel(
+                    f"model {self.name!r} has no version {version!r}; deployed: {sorted(self.deployments)}"
+                )
+            return found
+        choices = self.choices
+        if len(choices) == 1:
+            return choices[0]
+        if not choices:
+            raise errors.NotReady(f"model {self.name!r} has no version that takes traffic")
+        at = draw() * sum(self.weights)
+        for deployment, weight in zip(choices, self.weights, strict=True):
+            at -= weight
+            if at < 0:
+                return deployment
+        return choices[-1]
+
+
+class Router:
+    """Applies route tables; answers ``find``. Deployments that left the table finish what they hold."""
+
+    def __init__(self, make: MakeDeployment, draw: Callable[[], float] = random.random) -> None:
+        self.table_version = 0
+        self.endpoints: dict[str, Endpoint] = {}
+        self._epoch = 0
+        self._make = make
+        self._draw = draw
+        self._leaving: list[Deployment] = []
+
+    def find(self, name: str, version: str) -> Deployment:
+        """The deployment that serves this request. Raises UnknownModel or NotReady."""
+        endpoint = self.endpoints.get(name)
+        if endpoint is None:
+            raise errors.UnknownModel(self._unknown(name))
+        return endpoint.choose(version, self._draw)
+
+    def _unknown(self, name: str) -> str:
+        known = sorted(self.endpoints)
+        shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+        return f"model {name!r} not found; this server has: {shown or 'no models yet'}"
+
+    @property
+    def leaving(self) -> list[Deployment]:
+        """Deployments that left the table and finish what they hold."""
+        return self._leaving
+
+    def deployments(self) -> list[Deployment]:
+        """All deployments, those that are leaving included."""
+        return [d for e in self.endpoints.values() for d in e.deployments.values()] + self._leaving
+
+    def apply(self, table: RouteTable) -> bool:
+        """Take a newer table over; False when it is not newer."""
+        if (table.epoch, table.version) <= (self._epoch, self.table_version):
+            return False
+        self._epoch, self.table_version = table.epoch, table.version
+        named = {e.name: e for e in table.endpoints}
+        for name in [n for n in self.endpoints if n not in named]:
+            self._leaving += self.endpoints.pop(name).deployments.values()
+        for name, route in named.items():
+            endpoint = self.endpoints.get(name)
+            if endpoint is None:
+                endpoint = self.endpoints[name] = Endpoint(name)
+            self._apply_endpoint(endpoint, route, table.gateways)
+        return True
+
+    def _apply_endpoint(self, endpoint: Endpoint, route: EndpointRoute, gateways: int) -> None:
+        wanted = {d.version: d for d in route.deployments}
+        for version in [v for v in endpoint.deployments if v not in wanted]:
+            self._leaving.append(endpoint.deployments.pop(version))
+        for version, deployment in wanted.items():
+            existing = endpoint.deployments.get(version)
+            if existing is None:
+                endpoint.deployments[version] = self._make(endpoint.name, deployment, gateways)
+            elif existing.route.id != deployment.id:
+                self._leaving.append(existing)
+                endpoint.deployments[version] = self._make(endpoint.name, deployment, gateways)
+            else:
+                existing.update(deployment, gateways)
+        shares = [(endpoint.deployments[d.version], route.traffic.get(d.id, 0.0)) for d in route.deployments]
+        endpoint.choices = [d for d, weight in shares if weight > 0]
+        endpoint.weights = [weight for _, weight in shares if weight > 0]
+
+    def sweep(self, now: float) -> None:
+        """Coarse timer: deadlines, and farewell to deployments that have finished."""
+        for deployment in self.deployments():
+            deployment.sweep(now)
+        for deployment in list(self._leaving):
+            if not deployment.queue.count and not any(r.outstanding for r in deployment.replicas):
+                deployment.close()
+                self._leaving.remove(deployment)

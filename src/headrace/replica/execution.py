@@ -1,0 +1,131 @@
+"""Runs batches on a runtime: joins, checks outputs, isolates failing calls. Knows frames' values, no sockets."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from headrace.core import errors
+from headrace.core.models import Signature
+from headrace.core.requests import Parameter
+from headrace.core.tensors import NUMPY_DTYPES, Array, DType, as_bytes_elements, dtype_of
+from headrace.replica.messages import CallFailure
+from headrace.runtimes.runtime import Arrays, Runtime
+
+
+class Computed(msgspec.Struct, gc=False):
+    """Outputs of a batch: rows of the calls that succeeded, in order. ``compute`` in nanoseconds."""
+
+    outputs: Arrays
+    failures: list[CallFailure]
+    compute: int
+
+
+def run_batch(
+    runtime: Runtime,
+    inputs: Mapping[str, Array],
+    rows: Sequence[int],
+    parameters: Mapping[str, Parameter],
+    *,
+    idempotent: bool,
+) -> Computed:
+    """Run all calls at once; when that fails and calls may be re-run, run them one by one so that only the
+    culprits fail. Never raises for what a model does."""
+    started = time.monotonic_ns()
+    try:
+        outputs = checked(runtime.signature, runtime.predict(inputs, parameters), sum(rows))
+    except Exception as error:
+        if len(rows) == 1 or not idempotent:
+            failures = [failure(index, error) for index in range(len(rows))]
+            return Computed({}, failures, time.monotonic_ns() - started)
+        return _one_by_one(runtime, inputs, rows, parameters, started)
+    return Computed(outputs, [], time.monotonic_ns() - started)
+
+
+def _one_by_one(
+    runtime: Runtime,
+    inputs: Mapping[str, Array],
+    rows: Sequence[int],
+    parameters: Mapping[str, Parameter],
+    started: int,
+) -> Computed:
+    blocks: list[Arrays] = []
+    failures: list[CallFailure] = []
+    at = 0
+    for index, count in enumerate(rows):
+        part = {name: array[at : at + count] for name, array in inputs.items()}
+        at += count
+        try:
+            blocks.append(checked(runtime.signature, runtime.predict(part, parameters), count))
+        except Exception as error:
+            failures.append(failure(index, error))
+    if not blocks:
+        return Computed({}, failures, time.monotonic_ns() - started)
+    try:
+        joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    except (KeyError, ValueError) as error:
+        lie = errors.BadModelOutput(f"outputs of calls of one batch do not fit together: {error}")
+        return Computed({}, [failure(i, lie) for i in range(len(rows))], time.monotonic_ns() - started)
+    return Computed(joined, failures, time.monotonic_ns() - started)
+
+
+def checked(signature: Signature, outputs: Arrays, rows: int) -> Arrays:
+    """Outputs as the wire can carry them; raises BadModelOutput when they break what the model declared."""
+    if not outputs:
+        raise errors.BadModelOutput("the model returned no outputs")
+    result: Arrays = {}
+    for name, value in outputs.items():
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        if array.dtype.kind in "OUS":
+            array = as_bytes_elements(array)
+        if signature.batchable and (array.ndim == 0 or array.shape[0] != rows):
+            raise errors.BadModelOutput(
+                f"output {name!r} has shape {list(array.shape)} for {rows} rows: dimension 0 must be the rows"
+                " (set batchable = False when the model takes one request at a time)"
+            )
+        result[name] = array
+    return result
+
+
+def failure(index: int, error: BaseException) -> CallFailure:
+    """What the caller of one call gets to read about an exception of the model."""
+    if isinstance(error, errors.HeadraceError):
+        return CallFailure(index, error.code, error.message)
+    if isinstance(error, MemoryError):
+        return CallFailure(index, errors.ModelRaised.code, "the model ran out of memory (MemoryError)")
+    where = _place(error)
+    text = str(error) or "no message"
+    return CallFailure(index, errors.ModelRaised.code, f"the model raised {type(error).__name__}: {text[:2000]}{where}")
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f" (in {last.name}, {last.filename.rsplit('/', 1)[-1]}:{last.lineno})"
+
+
+def wire_dtype(array: Array, declared: DType | None) -> str:
+    """Datatype under which an output travels: the declared one when memory agrees (BF16 lives in uint16)."""
+    if declared is not None and NUMPY_DTYPES[declared] == array.dtype:
+        return declared
+    return dtype_of(array)
+
+
+def zeros(signature: Signature, rows: int) -> Arrays:
+    """Warm-up input made from a signature: zeros, empty strings; free dimensions are 1."""
+    made: Arrays = {}
+    for spec in signature.inputs:
+        shape = tuple(
+            rows if signature.batchable and axis == 0 else 1 if dim < 0 else dim for axis, dim in enumerate(spec.shape)
+        )
+        array = np.zeros(shape, NUMPY_DTYPES[spec.dtype])
+        if spec.dtype is DType.BYTES:
+            array[...] = b""
+        made[spec.name] = array
+    return made

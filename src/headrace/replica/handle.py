@@ -1,0 +1,306 @@
+"""The gateway's side of one replica: a data connection that carries batches, a control connection for streams.
+
+A handle sends what it is given and reports what comes back; whether and when to send is the pipeline's choice. All
+methods run on the event loop of the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import msgspec
+
+from headrace.core import errors
+from headrace.core.calls import Batch, Call, ChunkSink
+from headrace.core.routes import ReplicaRoute
+from headrace.core.tensors import DType, Tensor
+from headrace.replica import messages, status_page, tensors_on_wire
+from headrace.replica.messages import Frame
+
+_DTYPES: dict[str, DType] = {str(d): d for d in DType}
+_JOIN_BELOW = 64 * 1024
+"""Payloads below this are copied into one write; larger ones go out as views."""
+
+
+class Listener(Protocol):
+    """Hears what happens on a handle. Called on the event loop."""
+
+    def finished(self, handle: ReplicaHandle, batch: Batch, head: messages.ResultHead) -> None:
+        """Outputs or errors are in the calls; waiters are not yet resolved."""
+        ...
+
+    def died(self, handle: ReplicaHandle, computing: list[Batch], waiting: list[Batch]) -> None:
+        """The connection is gone; ``computing`` may have killed the replica, ``waiting`` had not begun."""
+        ...
+
+    def stream_ended(self, handle: ReplicaHandle) -> None:
+        """A stream has given its slot back."""
+        ...
+
+
+class ReplicaHandle:
+    """Connect with ``connect``; afterwards ``alive`` until the connection is lost."""
+
+    def __init__(self, route: ReplicaRoute, listener: Listener) -> None:
+        self.route = route
+        self.id = route.id
+        self.alive = False
+        self.draining = False
+        self.connection_id = int.from_bytes(os.urandom(4), "little") or 1
+        self.batches: dict[int, Batch] = {}
+        self.streams: dict[int, ChunkSink] = {}
+        self.rows_in_flight = 0
+        self._listener = listener
+        self._numbers = itertools.count(1)
+        self._data: asyncio.WriteTransport | None = None
+        self._control: asyncio.WriteTransport | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """Batches and streams that this gateway waits for."""
+        return len(self.batches) + len(self.streams)
+
+    async def connect(self, timeout: float) -> None:
+        """Open both connections and shake hands. Raises NotReady when the worker cannot be reached."""
+        try:
+            self._data = await asyncio.wait_for(self._open("data"), timeout)
+            self._control = await asyncio.wait_for(self._open("control"), timeout)
+        except (OSError, TimeoutError) as error:
+            self.close()
+            raise errors.NotReady(f"replica {self.id} cannot be reached: {error or 'timeout'}") from error
+        self.alive = True
+
+    async def _open(self, role: str) -> asyncio.WriteTransport:
+        loop = asyncio.get_running_loop()
+        link = _Link(self, role)
+        kind, _, where = self.route.address.partition(":")
+        if kind == "unix":
+            await loop.create_unix_connection(lambda: link, where)
+        else:
+            host, _, port = where.rpartition(":")
+            await loop.create_connection(lambda: link, host, int(port))
+        assert link.transport is not None
+        hello = messages.Hello(messages.PROTOCOL, role, self.connection_id, self.route.token)
+        link.transport.write(messages.frame(messages.HELLO, hello))
+        await link.welcomed
+        return link.transport
+
+    # --- out ---
+
+    def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
+        """Send calls of one key as a batch."""
+        number = next(self._numbers) & 0xFFFFFFFF
+        first = calls[0].bound
+        if len(calls) == 1:
+            rows = [calls[0].rows]
+            columns = [[array] for array in first.arrays]
+        else:
+            rows = [call.rows for call in calls]
+            columns = [[call.bound.arrays[i] for call in calls] for i in range(len(first.arrays))]
+        heads: list[messages.TensorHead] = []
+        parts: list[tensors_on_wire.Part] = []
+        for name, dtype, arrays in zip(first.names, first.dtypes, columns, strict=True):
+            head, blobs = tensors_on_wire.pack(name, dtype, arrays)
+            heads.append(head)
+            parts += blobs
+        run = messages.RunHead(number, rows, heads, first.parameters, limit, idempotent)
+        total = sum(rows)
+        batch = Batch(number, calls, total, now)
+        self.batches[number] = batch
+        self.rows_in_flight += total
+        self._write(run, parts, messages.SOLO if solo else 0)
+        for call in calls:
+            call.sent = now
+            call.replica = self.id
+        return batch
+
+    def start_stream(self, call: Call, sink: ChunkSink, credit: int, *, idempotent: bool) -> int:
+        """Send one call whose answer is a stream; returns its number for ``grant`` and ``cancel``."""
+        number = next(self._numbers) & 0xFFFFFFFF
+        heads: list[messages.TensorHead] = []
+        parts: list[tensors_on_wire.Part] = []
+        bound = call.bound
+        for name, dtype, array in zip(bound.names, bound.dtypes, bound.arrays, strict=True):
+            head, blobs = tensors_on_wire.pack(name, dtype, [array])
+            heads.append(head)
+            parts += blobs
+        run = messages.RunHead(number, [call.rows], heads, bound.parameters, 1, idempotent, credit)
+        self.streams[number] = sink
+        call.replica = self.id
+        self._write(run, parts, messages.STREAM)
+        return number
+
+    def grant(self, number: int, chunks: int) -> None:
+        """Allow the worker to send more chunks."""
+        if self._control is not None and number in self.streams:
+            head = messages.CreditHead(number, chunks)
+            self._control.write(messages.frame(messages.CREDIT, head, replica=self.route.index))
+
+    def cancel(self, number: int) -> None:
+        """Nobody reads the stream any more. Its END still comes and gives the slot back."""
+        if self._control is not None and number in self.streams:
+            self._control.write(messages.frame(messages.CANCEL, messages.CancelHead(number), replica=self.route.index))
+
+    def _write(self, run: messages.RunHead, parts: list[tensors_on_wire.Part], flags: int) -> None:
+        assert self._data is not None
+        size = messages.total_bytes(run.tensors)
+        head = messages.frame(messages.RUN, run, size, flags=flags, replica=self.route.index)
+        if size < _JOIN_BELOW:
+            self._data.write(b"".join((head, *parts)))
+        else:
+            self._data.writelines([head, *(memoryview(p).cast("B") for p in parts)])
+
+    # --- in ---
+
+    def received(self, frame: Frame) -> None:
+        """A frame of the data connection."""
+        if frame.kind == messages.RESULT:
+            self._result(frame)
+        elif frame.kind == messages.CHUNK:
+            chunk = messages.decode_chunk(frame.head)
+            sink = self.streams.get(chunk.batch)
+            if sink is not None:
+                sink.chunk(_tensors(chunk.tensors, frame.payload))
+        elif frame.kind == messages.END:
+            end = messages.decode_end(frame.head)
+            sink = self.streams.pop(end.batch, None)
+            if sink is not None:
+                sink.ended(errors.from_code(end.code, end.message) if end.code else None, end.compute / 1e9)
+                self._listener.stream_ended(self)
+        else:
+            raise messages.BadFrame(f"unexpected frame of kind {frame.kind} from a worker")
+
+    def _result(self, frame: Frame) -> None:
+        head = messages.decode_result(frame.head)
+        batch = self.batches.pop(head.batch, None)
+        if batch is None:
+            return
+        self.rows_in_flight -= batch.rows
+        wait, compute, batch_rows = head.wait / 1e9, head.compute / 1e9, head.batch_rows
+        tensors = _tensors(head.tensors, frame.payload)
+        calls = batch.calls
+        if len(calls) == 1 and not head.failures:
+            calls[0].outputs = tensors
+        else:
+            _share_out(calls, tensors, head.failures)
+        for call in calls:
+            call.wait = wait
+            call.compute = compute
+            call.batch_rows = batch_rows
+        self._listener.finished(self, batch, head)
+
+    def lost(self) -> None:
+        """A connection ended: everything in flight is lost. Idempotent."""
+        if not self.alive:
+            return
+        self.close()
+        running = status_page.read(self.route.status_path) if self.route.status_path else None
+        batches, self.batches = list(self.batches.values()), {}
+        self.rows_in_flight = 0
+        if running is None:
+            computing, waiting = batches, []
+        else:
+            mine = {r.batch for r in running if r.connection == self.connection_id}
+            computing = [b for b in batches if b.id in mine]
+            waiting = [b for b in batches if b.id not in mine]
+        sinks, self.streams = list(self.streams.values()), {}
+        for sink in sinks:
+            sink.ended(errors.ReplicaDied(f"replica {self.id} died while it streamed"), 0.0)
+        self._listener.died(self, computing, waiting)
+
+    def close(self) -> None:
+        """Close both connections without reporting a loss."""
+        self.alive = False
+        for transport in (self._data, self._control):
+            if transport is not None:
+                transport.abort()
+        self._data = self._control = None
+
+
+def _tensors(heads: list[messages.TensorHead], payload: memoryview) -> list[Tensor]:
+    arrays = tensors_on_wire.unpack(heads, payload)
+    return [Tensor(h.name, _DTYPES[h.dtype], a) for h, a in zip(heads, arrays, strict=True)]
+
+
+def _share_out(calls: Sequence[Call], tensors: list[Tensor], failures: list[messages.CallFailure]) -> None:
+    """Give every call its rows of the outputs, or its error."""
+    failed = {f.index: f for f in failures}
+    at = 0
+    for index, call in enumerate(calls):
+        bad = failed.get(index) if failed else None
+        if bad is not None:
+            call.error = errors.from_code(bad.code, bad.message)
+            continue
+        end = at + call.rows
+        call.outputs = [Tensor(t.name, t.dtype, t.array[at:end]) for t in tensors]
+        at = end
+
+
+class _Link(asyncio.Protocol):
+    """Cuts a connection's bytes into frames."""
+
+    def __init__(self, handle: ReplicaHandle, role: str) -> None:
+        self.transport: asyncio.WriteTransport | None = None
+        self.welcomed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._handle = handle
+        self._role = role
+        self._buffer = bytearray()
+        self._need = 4
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                return
+            buffer = self._buffer
+        at, end = 0, len(buffer)
+        try:
+            while end - at >= 4:
+                length = messages.frame_length(buffer, at)
+                if end - at < length:
+                    self._need = length
+                    break
+                view = memoryview(buffer)[at : at + length]
+                # A bytes object is kept alive by views on it; a bytearray is reused and must be copied from.
+                self._frame(messages.parse(view if buffer is data else memoryview(bytes(view))))
+                at += length
+        except (messages.BadFrame, msgspec.MsgspecError) as error:
+            self._fail(error)
+            return
+        if at < end or self._buffer:
+            self._buffer = bytearray(buffer[at:])
+            if end - at < 4:
+                self._need = 4
+
+    def _frame(self, frame: Frame) -> None:
+        if not self.welcomed.done():
+            self._welcome(frame)
+        elif self._role == "data":
+            self._handle.received(frame)
+
+    def _welcome(self, frame: Frame) -> None:
+        if frame.kind != messages.WELCOME:
+            raise messages.BadFrame(f"expected WELCOME, got kind {frame.kind}")
+        welcome = messages.decode_welcome(frame.head)
+        if welcome.error:
+            raise messages.BadFrame(welcome.error)
+        self.welcomed.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ConnectionError(str(error)))
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ConnectionError("the worker closed the connection"))
+        self._handle.lost()

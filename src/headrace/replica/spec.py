@@ -1,0 +1,28 @@
+"""What a worker process is told at its start."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.models import Artifact
+from headrace.runtimes.runtime import LoadOptions
+
+
+class ReplicaSpec(msgspec.Struct, frozen=True):
+    """One replica to load into this worker."""
+
+    id: str
+    artifact: Artifact
+    options: LoadOptions
+    warmup: bool = True
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """Everything a worker is told. ``supervisor_fd`` is an inherited stream socket; -1: none (tests)."""
+
+    replicas: tuple[ReplicaSpec, ...]
+    socket_path: str
+    status_path: str
+    token: str
+    supervisor_fd: int = -1
+    memory: int | None = None

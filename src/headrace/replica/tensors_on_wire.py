@@ -1,0 +1,48 @@
+"""Tensors ↔ the payload of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headrace.core import errors
+from headrace.core.tensors import NUMPY_DTYPES, Array, pack_bytes, unpack_bytes
+from headrace.replica.messages import TensorHead
+
+Part = bytes | memoryview
+
+
+def pack(name: str, dtype: str, arrays: Sequence[Array]) -> tuple[TensorHead, list[Part]]:
+    """Blocks of rows as one tensor: its head, and the payload parts, which are views where memory allows.
+
+    All ``arrays`` share their inner shape."""
+    parts: list[Part]
+    if dtype == "BYTES":
+        parts = [pack_bytes(a) for a in arrays]
+        size = sum(map(len, parts))
+    else:
+        parts = [(a if a.flags.c_contiguous else np.ascontiguousarray(a)).data for a in arrays if a.size]
+        size = sum(a.nbytes for a in arrays)
+    first = arrays[0]
+    if len(arrays) == 1:
+        return TensorHead(name, dtype, first.shape, size), parts
+    return TensorHead(name, dtype, (sum(a.shape[0] for a in arrays), *first.shape[1:]), size), parts
+
+
+def unpack(heads: Sequence[TensorHead], payload: memoryview) -> list[Array]:
+    """Arrays of a payload: read-only views, except BYTES (object arrays) and unaligned ones (copies)."""
+    arrays: list[Array] = []
+    at = 0
+    for head in heads:
+        end = at + head.nbytes
+        if end > len(payload):
+            raise errors.Bug(f"tensor {head.name!r} ends at byte {end} of a payload of {len(payload)}")
+        if head.dtype == "BYTES":
+            arrays.append(unpack_bytes(payload[at:end], head.shape))
+        else:
+            dtype = NUMPY_DTYPES[head.dtype]
+            array = np.frombuffer(payload[at:end], dtype).reshape(head.shape)
+            arrays.append(array if not at % dtype.itemsize else array.copy())
+        at = end
+    return arrays

@@ -1,0 +1,141 @@
+"""A controller that stands still, and a client of the application in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headrace.api.app import create_app
+from headrace.core import errors
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings
+from headrace.core.load import DeploymentLoad, LoadReport
+from headrace.core.models import Signature, Slots, TensorSpec
+from headrace.core.replicas import ReplicaState
+from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute, RouteTable
+from headrace.core.tensors import DType
+
+Get = Callable[..., httpx.Response]
+
+
+def deployment(id: str, *states: ReplicaState, loaded: bool = True, reason: str = "") -> DeploymentRoute:
+    signature = Signature(
+        inputs=(TensorSpec("amount", DType.FP32, (-1, 30)),), outputs=(TensorSpec("label", DType.INT64, (-1,)),)
+    )
+    return DeploymentRoute(
+        id=id,
+        version=id.partition("@")[2],
+        platform="onnx_onnxv1",
+        signature=signature if loaded else None,
+        slots=Slots(),
+        batching=BatchingSettings(max_batch_size=32),
+        admission=AdmissionSettings(),
+        idempotent=True,
+        timeout_s=60,
+        replica_timeout_s=60,
+        stream_stall_s=30,
+        replicas=tuple(
+            ReplicaRoute(f"{id}#{n}", f"unix:/run/{n}", 0, state, token="top-secret", status_path="/secret/page")
+            for n, state in enumerate(states, 1)
+        ),
+        desired_replicas=2,
+        reason=reason,
+    )
+
+
+def load(deployment: str, scale: int) -> DeploymentLoad:
+    return DeploymentLoad(
+        deployment=deployment,
+        queued_requests=1 * scale,
+        queued_rows=2 * scale,
+        in_flight=3 * scale,
+        requests=4 * scale,
+        refused=5 * scale,
+        latency_a_ms=0.5,
+        latency_b_ms=0.01,
+        batch_limit=32,
+        explanation="batching pays: a row costs 0.01 ms, a call 0.5 ms",
+    )
+
+
+@dataclass
+class FakeController:
+    """Implements ControllerView; tests change its attributes."""
+
+    is_ready: bool = True
+    table: RouteTable = field(
+        default_factory=lambda: RouteTable(
+            version=7,
+            epoch=1,
+            endpoints=(
+                EndpointRoute(
+                    "fraud",
+                    (
+                        deployment("fraud@1", ReplicaState.READY, ReplicaState.FAILED),
+                        deployment("fraud@2", ReplicaState.READY),
+                    ),
+                    {"fraud@1": 3.0, "fraud@2": 1.0},
+                ),
+                EndpointRoute(
+                    "org/churn",
+                    (deployment("org/churn@1", ReplicaState.LOADING, loaded=False, reason="loading"),),
+                    {"org/churn@1": 1.0},
+                ),
+            ),
+        )
+    )
+    reports: list[LoadReport] = field(
+        default_factory=lambda: [
+            LoadReport(gateway=0, route_version=7, draining=False, deployments=(load("fraud@1", 1),)),
+            LoadReport(1, 6, False, (load("fraud@1", 10), load("fraud@2", 1)), unreachable=("fraud@1#2",)),
+        ]
+    )
+    happened: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            {"type": "ReplicaRestarted", "at": 1.7e9, "replica": "fraud@1#2", "reason": "segfault"},
+            {"type": "Serving", "seconds": 1.25},
+        ]
+    )
+
+    def routes(self) -> RouteTable:
+        return self.table
+
+    def loads(self) -> list[LoadReport]:
+        return self.reports
+
+    def events(self, limit: int) -> list[dict[str, Any]]:
+        return self.happened[:limit]
+
+    def log_tail(self, replica: str) -> str:
+        if replica != "org/churn@1#1":
+            raise errors.UnknownModel(f"there is no replica {replica!r}")
+        return "loading…\ndone <b>\n"
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+
+@pytest.fixture
+def controller() -> FakeController:
+    return FakeController()
+
+
+@pytest.fixture
+def get(controller: FakeController, tmp_path: Path) -> Get:
+    """``get(path, method="GET", host="localhost:9000", **headers)`` on an application over that controller."""
+    app = create_app(controller, metrics_directory=tmp_path, allowed_hosts=["models.example"])
+
+    def call(path: str, method: str = "GET", host: str = "localhost:9000", **headers: str) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost:9000") as client:
+                return await client.request(method, path, headers={"Host": host, **headers})
+
+        return asyncio.run(send())
+
+    return call
