@@ -125,11 +125,9 @@ class Controller:
     # --- what should run ---
 
     async def _inspect_all(self) -> None:
-        try:
-            candidates = await asyncio.to_thread(sources.discover, self._settings)
-        except errors.HeadraceError as error:
-            self._say(events.ModelFailed("", "", error.message))
-            candidates = []
+        candidates, failures = await asyncio.to_thread(sources.discover, self._settings)
+        for failure in failures:
+            self._fail(failure)
         results = await sources.inspect(candidates, self._settings.trust) if candidates else []
         for candidate, result in zip(candidates, results, strict=True):
             self._want(candidate, result)
@@ -142,12 +140,15 @@ class Controller:
 
     def _want(self, candidate: sources.Candidate, result: DeploymentSpec | sources.Failure) -> None:
         if isinstance(result, sources.Failure):
-            self._desired.failures[result.endpoint, result.version] = result.reason
-            self._say(events.ModelFailed(result.endpoint, result.version, result.reason))
+            self._fail(result)
             return
         self._desired.failures.pop((candidate.endpoint, candidate.version), None)
         self._desired.deployments[result.id] = result
         self._say(events.ModelInspected(result.endpoint, result.version, result.artifact))
+
+    def _fail(self, failure: sources.Failure) -> None:
+        self._desired.failures[failure.endpoint, failure.version] = failure.reason
+        self._say(events.ModelFailed(failure.endpoint, failure.version, failure.reason))
 
     async def _deploy_change(self, change: Change) -> None:
         """--watch: put a new version beside the old one; it takes over when it is ready."""
@@ -349,6 +350,7 @@ class Controller:
         self._recorder.replica_state(replica.id, replica.state)
         if report.state is ReplicaState.READY:
             replica.model, replica.timings = report.model, report.timings
+            self._observed.loaded[replica.deployment, replica.digest] = replica
         elif report.state is ReplicaState.FAILED:
             self._load_failed(replica, report.reason, report.trace)
 

@@ -38,21 +38,29 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
 
 
-def discover(settings: ServeSettings) -> list[Candidate]:
-    """Everything the sources name, by listing folders only. Raises BadSettings for names that clash."""
-    found: list[Candidate] = []
+def discover(settings: ServeSettings) -> tuple[list[Candidate], list[Failure]]:
+    """Everything the sources name, by listing folders only; what cannot be used does not keep the rest from serving."""
+    found: dict[tuple[str, str], Candidate] = {}
+    failures: list[Failure] = []
     for source in settings.models:
-        found += _candidates(source, source.settings or settings.deployment)
-    taken: dict[tuple[str, str], str] = {}
-    for candidate in found:
-        key = candidate.endpoint, candidate.version
-        if key in taken:
-            raise errors.BadSettings(
-                f"{taken[key]} and {candidate.path} would both be version {key[1]} of endpoint {key[0]!r};"
-                f" name one of them, e.g. {key[0]}-2={candidate.path}"
+        try:
+            candidates = _candidates(source, source.settings or settings.deployment)
+        except errors.HeadraceError as error:
+            failures.append(
+                Failure(source.name or names.endpoint_from_path(Path(source.path).stem), "1", error.message)
             )
-        taken[key] = candidate.path
-    return found
+            continue
+        for candidate in candidates:
+            key = candidate.endpoint, candidate.version
+            if key in found:
+                reason = (
+                    f"{found[key].path} is version {key[1]} of endpoint {key[0]!r} already;"
+                    f" name this one, e.g. {key[0]}-2={candidate.path}"
+                )
+                failures.append(Failure(f"{key[0]}-2", key[1], reason))
+            else:
+                found[key] = candidate
+    return list(found.values()), failures
 
 
 def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candidate]:

@@ -8,7 +8,6 @@ import msgspec
 
 from headrace.app import sources
 from headrace.app.settings import ServeSettings
-from headrace.core import errors
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
@@ -37,10 +36,7 @@ class Watcher:
 
     def changes(self) -> list[Change]:
         """What has changed since the last call. Folders that cannot be listed now are looked at next time."""
-        try:
-            found = sources.discover(self._settings)
-        except (errors.HeadraceError, OSError):
-            return []
+        found, _ = sources.discover(self._settings)
         return [change for candidate in found if (change := self._change(candidate)) is not None]
 
     def _change(self, candidate: sources.Candidate) -> Change | None:

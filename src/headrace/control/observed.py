@@ -55,6 +55,9 @@ class Observed:
     workers: dict[str, ObservedWorker] = field(default_factory=dict)
     restarts: dict[str, Restarts] = field(default_factory=dict)
     """By deployment id."""
+    loaded: dict[tuple[str, str], ObservedReplica] = field(default_factory=dict)
+    """By (deployment id, digest): the replica that loaded last. Its model stays known when all replicas have died,
+    so that requests can wait for the next one."""
 
     def replicas(self, deployment: str) -> list[ObservedReplica]:
         return [r for w in self.workers.values() for r in w.replicas if r.deployment == deployment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.control.observed import Desired, Observed, ObservedReplica
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec
-from headrace.core.models import LoadedModel, Slots
+from headrace.core.models import Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
 
@@ -27,15 +27,14 @@ def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
 
 def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
     replicas = []
-    model: LoadedModel | None = None
-    timings: tuple[tuple[int, float], ...] = ()
+    loaded = observed.loaded.get((spec.id, spec.artifact.digest))
+    model = loaded.model if loaded is not None else None
+    timings = loaded.timings if loaded is not None else ()
     reasons: list[str] = []
     for worker in observed.workers.values():
         for index, replica in enumerate(worker.replicas):
             if replica.deployment != spec.id or replica.digest != spec.artifact.digest:
                 continue
-            if replica.model is not None:
-                model, timings = replica.model, replica.timings
             if replica.reason:
                 reasons.append(replica.reason)
             state = _published(replica, worker.stopping_since is not None)
@@ -55,6 +54,7 @@ def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
         stream_stall_s=spec.stream_stall_s,
         replicas=tuple(replicas),
         desired_replicas=spec.replicas,
+        failed=bool(failure),
         reason=failure or (reasons[-1] if reasons else ""),
         warmup=timings,
     )
@@ -82,4 +82,5 @@ def _failed(endpoint: str, version: str, reason: str) -> DeploymentRoute:
         replicas=(),
         desired_replicas=0,
         reason=reason,
+        failed=True,
     )

@@ -43,6 +43,8 @@ class DeploymentRoute(msgspec.Struct, frozen=True):
     desired_replicas: int = 1
     reason: str = ""
     """Why it is not ready, for people."""
+    failed: bool = False
+    """It cannot be served and nothing is being tried; ``reason`` says why."""
     warmup: tuple[tuple[int, float], ...] = ()
     """Warm-up timings (rows, seconds) that seed the latency model."""
 

@@ -16,11 +16,13 @@ class ServerState:
         self._services = services
 
     def ready(self) -> bool:
-        """The server takes traffic: it has a route table, is not draining, and can serve every endpoint's traffic."""
+        """The server takes traffic: it has a route table, is not draining, and can serve the traffic of every endpoint,
+        but for those that failed for good: they must not take the others out of a load balancer."""
         router = self._services.router
         if self._services.draining or not router.table_version:
             return False
-        return all(any(d.ready for d in endpoint.choices) for endpoint in router.endpoints.values())
+        alive = [e for e in router.endpoints.values() if not all(d.route.failed for d in e.choices)]
+        return bool(alive or not router.endpoints) and all(any(d.ready for d in e.choices) for e in alive)
 
     def model_ready(self, name: str, version: str) -> bool:
         """Raises UnknownModel; never NotReady."""

@@ -32,8 +32,8 @@ def kind(head: bytes) -> str | None:
         return "xz"
     if head.startswith(b"\x5d\x00") and len(head) > 13:
         return "lzma"
-    # Deflate with a 32 KiB window; the header is a multiple of 31 (RFC 1950).
-    if head[:1] == b"\x78" and len(head) > 1 and int.from_bytes(head[:2], "big") % 31 == 0:
+    # Deflate with a 32 KiB window, at the four levels that zlib writes into its header (RFC 1950).
+    if head.startswith((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")):
         return "zlib"
     return None
 

@@ -48,8 +48,10 @@ def require_file(path: Path) -> os.stat_result:
     """The status of a regular, readable file; opening anything else (a pipe, a device) could hang for ever."""
     try:
         status = path.stat()
-    except OSError as error:
-        raise errors.InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise errors.InvalidInput(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise errors.InvalidInput(f"{path} cannot be read: {error}") from error
     if not stat.S_ISREG(status.st_mode):
         raise errors.InvalidInput(f"{path} is neither a regular file nor a folder")
     return status

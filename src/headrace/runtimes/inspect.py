@@ -11,8 +11,10 @@ from __future__ import annotations
 import ast
 import mmap
 import os
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,7 @@ from headrace.core.models import Artifact, Format
 from headrace.runtimes import compressed, digest, mlmodel, onnx_file, pickle_scan, sniff
 
 _HEAD = 4096
-_MAX_SOURCE = 8 << 20
+_MAX_SOURCE = 2 << 20
 _MAX_SCHEMA = 32 << 20
 _MAX_ZIP_DIRECTORY = 16 << 20
 _ECHO = b"headrace-echo 1"
@@ -136,7 +138,7 @@ def _xgboost(path: Path, buffer: memoryview, head: bytes) -> Artifact:
         if bytes(buffer[-1:]) != b"}":
             raise errors.InvalidInput("this XGBoost model is cut off: its UBJSON does not end")
         return _artifact(path, Format.XGBOOST_UBJ, "xgboost")
-    start = len(head) - len(head.lstrip(b"\xef\xbb\xbf"))
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     try:
         msgspec.json.decode(buffer[start:], type=_XGBoostModel)
     except msgspec.ValidationError as error:
@@ -146,6 +148,8 @@ def _xgboost(path: Path, buffer: memoryview, head: bytes) -> Artifact:
             ) from error
         if b'"mlflow_version"' in head or b'"flavors"' in head:
             raise errors.Unsupported("this belongs to an MLflow folder; serve the folder") from error
+        if head.lstrip()[:1] == b"[":
+            raise sniff.unknown(head) from error
         raise errors.Unsupported("this is a JSON file, but no XGBoost model") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise errors.InvalidInput(f"this JSON file is damaged or cut off: {error}") from error
@@ -153,6 +157,12 @@ def _xgboost(path: Path, buffer: memoryview, head: bytes) -> Artifact:
 
 
 # --- formats that may carry code ----------------------------------------------------------------------------------
+
+
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError),
+)
+"""What zipfile raises for damaged, encrypted and hostile archives; RuntimeError is its word for encrypted."""
 
 
 def _zip(path: Path, buffer: memoryview) -> Artifact:
@@ -168,7 +178,7 @@ def _zip(path: Path, buffer: memoryview) -> Artifact:
                 raise errors.InvalidInput(f"this archive claims to inflate {len(buffer):,} bytes to {size:,}")
             with archive.open("schema.json") as file:
                 schema = file.read(_MAX_SCHEMA + 1)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except _ZIP_ERRORS as error:
         raise errors.InvalidInput(f"this zip archive is damaged: {error}") from error
     if len(schema) > _MAX_SCHEMA:
         raise errors.InvalidInput(f"the schema of this skops file is larger than {_MAX_SCHEMA >> 20} MiB")
@@ -258,6 +268,8 @@ def _pickle(path: Path, head: bytes) -> Artifact:
             try:
                 inner = stream.peek(64)[:64]
             except compressed.Damaged as error:
+                if head[:64].isascii() and compression == "zlib":  # a text that begins with "x^"
+                    raise sniff.unknown(head) from error
                 raise errors.InvalidInput(f"this {compression} file is damaged: {error}") from error
             if not _is_pickle(inner):
                 raise errors.Unsupported(f"this is a {compression}-compressed file, but no joblib pickle in it")
@@ -297,14 +309,15 @@ def _python(path: Path, attribute: str | None) -> Artifact:
         raise errors.InvalidInput(f"this Python file is larger than {_MAX_SOURCE >> 20} MiB")
     try:
         tree = ast.parse(path.read_bytes(), str(path))
+        if attribute is None:
+            attribute = _only_model(tree, path)
     except SyntaxError as error:
         raise errors.InvalidInput(f"line {error.lineno}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise errors.InvalidInput(f"this Python file cannot be parsed: {error}") from error
-    if attribute is None:
-        attribute = _only_model(tree, path)
-    elif attribute not in _defined(tree) and not _imports_everything(tree):
-        raise errors.InvalidInput(f"there is no {attribute!r} in it; it defines {', '.join(sorted(_defined(tree)))}")
+    defined = sorted(_defined(tree))
+    if attribute not in defined and not _imports_everything(tree):
+        raise errors.InvalidInput(f"there is no {attribute!r} in it; it defines {', '.join(defined) or 'nothing'}")
     imports = tuple(sorted(_imported(tree)))
     return _artifact(path, Format.PYTHON, "python", code_bearing=True, imports=imports, attribute=attribute)
 

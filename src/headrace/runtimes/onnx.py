@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,49 +127,33 @@ class OnnxRuntime:
     ) -> Signature:
         outputs = session.get_outputs()
         shapes = [None if index in self._maps else _dims(output.shape) for index, output in enumerate(outputs)]
-        likely = all(spec.shape[:1] == (-1,) for spec in inputs) and all(
-            s is None or s[:1] in ((), (-1,)) for s in shapes
-        )
+        # Shape inference gives up on some operators and reports no dimensions at all: () is unknown, not a scalar.
+        possible = bool(inputs) and all(spec.shape[:1] == (-1,) for spec in inputs)
+        possible = possible and all(shape is None or shape[:1] in ((), (-1,)) for shape in shapes)
+        sure = possible and () not in shapes and _same_rows(session, self._maps)
         labels: dict[int, tuple[str, ...]] = {}
-        if not likely:
-            batchable = bool(batchable)
-        elif batchable is None or self._maps or () in shapes:
-            sure = batchable is not None or (() not in shapes and _same_rows(session, self._maps))
-            tried = None if sure and not self._maps else self._try(session, inputs)
+        if self._maps or () in shapes or (possible and not sure and batchable is None):
+            tried = self._try(session, inputs)
             if tried is not None:
-                ranks, rows_follow, labels = tried
-                # Shape inference gives up on some operators and reports no dimensions at all.
-                shapes = [(-1,) * ranks[i] if shape == () else shape for i, shape in enumerate(shapes)]
-                if batchable is None:
-                    batchable = sure or rows_follow
-            elif batchable is None:
-                batchable = sure
+                shapes = [(-1,) * tried.ranks[i] if shape == () else shape for i, shape in enumerate(shapes)]
+                labels = tried.labels
+                sure = sure or (possible and tried.rows_follow)
         self._labels = {index: len(found) for index, found in labels.items()}
         specs = tuple(
-            TensorSpec(output.name, kind, shape if shape is not None else (-1, len(labels.get(i, ())) or -1),
-                       labels=labels.get(i))
+            TensorSpec(
+                output.name, kind, (-1, len(labels.get(i, ())) or -1) if shape is None else shape, labels=labels.get(i)
+            )
             for i, (output, kind, shape) in enumerate(zip(outputs, self._kinds, shapes, strict=True))
-        )  # fmt: skip
-        rowed = bool(batchable) and all(spec.shape[:1] == (-1,) for spec in (*inputs, *specs))
+        )
+        rowed = sure if batchable is None else batchable and possible
         columns = rowed and all(spec.shape == (-1,) for spec in inputs)
         return Signature(inputs, specs, batchable=rowed, columns=columns)
 
-    def _try(
-        self, session: onnxruntime.InferenceSession, inputs: tuple[TensorSpec, ...]
-    ) -> tuple[list[int], bool, dict[int, tuple[str, ...]]] | None:
-        """Run two and three rows of zeros: ranks of the outputs, whether their rows follow those of the inputs,
-        and class names of maps. None when the model does not run on zeros."""
-        rows_follow = True
-        ranks: list[int] = []
-        labels: dict[int, tuple[str, ...]] = {}
+    def _try(self, session: onnxruntime.InferenceSession, inputs: tuple[TensorSpec, ...]) -> _Tried | None:
+        """Run two and three rows of zeros and see what comes. None when the model does not run on zeros."""
+        tried = _Tried([], True, {})
         for rows in (2, 3):
-            feed = {
-                spec.name: np.full(shape, b"", object)
-                if spec.dtype is DType.BYTES
-                else np.zeros(shape, NUMPY_DTYPES[spec.dtype])
-                for spec in inputs
-                for shape in [(rows, *(1 if dim < 0 else dim for dim in spec.shape[1:]))]
-            }
+            feed = {spec.name: _zeros(spec, rows) for spec in inputs}
             for name in self._strings:
                 feed[name] = _decoded(name, feed[name])
             try:
@@ -176,14 +161,27 @@ class OnnxRuntime:
             except Exception as error:  # zeros are not valid input for every model; the framework's errors vary
                 self.metadata["tried"] = f"zeros as input fail: {error}"[:300]
                 return None
+            tried.ranks = [2 if index in self._maps else value.ndim for index, value in enumerate(values)]
             for index, value in enumerate(values):
                 if index in self._maps:
-                    labels[index] = tuple(str(key) for key in value[0])
-                    rows_follow = rows_follow and len(value) == rows
-                else:
-                    rows_follow = rows_follow and value.shape[:1] == (rows,)
-            ranks = [2 if index in self._maps else value.ndim for index, value in enumerate(values)]
-        return ranks, rows_follow, labels
+                    tried.labels[index] = tuple(str(key) for key in value[0]) if value else ()
+                follows = len(value) == rows if index in self._maps else value.shape[:1] == (rows,)
+                tried.rows_follow = tried.rows_follow and follows
+        return tried
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What a trial shows: ranks of the outputs, whether their rows follow those of the inputs, class names of maps."""
+
+    ranks: list[int]
+    rows_follow: bool
+    labels: dict[int, tuple[str, ...]]
+
+
+def _zeros(spec: TensorSpec, rows: int) -> Array:
+    shape = tuple(dim if dim >= 0 else rows if axis == 0 else 1 for axis, dim in enumerate(spec.shape))
+    return np.full(shape, b"", object) if spec.dtype is DType.BYTES else np.zeros(shape, NUMPY_DTYPES[spec.dtype])
 
 
 def _same_rows(session: onnxruntime.InferenceSession, maps: list[int]) -> bool:

@@ -6,6 +6,7 @@ Field numbers are those of ModelProto, GraphProto and TensorProto in the ONNX sp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from headrace.core import errors
@@ -27,11 +28,20 @@ _MODEL_FIELDS = {
     25: _BYTES,  # functions
     26: _BYTES,  # configuration
 }
-_GRAPH, _OPSET, _IR_VERSION = 7, 8, 1
-_INITIALIZER = 5  # of GraphProto
-_NODE, _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR = 1, 5, 5
-_EXTERNAL_DATA = 13  # of TensorProto: entries of key (1) and value (2)
+_GRAPH, _OPSET, _IR_VERSION, _FUNCTION = 7, 8, 1, 25
 
+# What may hold weights, and where in it: message → field → message. Nodes hold graphs (branches of If, bodies of Loop).
+_INSIDE = {
+    "model": {_GRAPH: "graph", _FUNCTION: "function"},
+    "graph": {1: "node", 5: "tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "tensor": {13: "entry"},
+}
+_KEY, _VALUE = 1, 2  # of an entry of TensorProto.external_data
+
+_MAX_TOP_FIELDS = 100_000
 _MAX_FIELDS = 2_000_000
 _MAX_LOCATIONS = 10_000
 
@@ -48,31 +58,19 @@ class Malformed(Exception):
     """The bytes are no protobuf message."""
 
 
-class _Budget:
-    """Bounds the work that one file can cause."""
-
-    def __init__(self) -> None:
-        self.left = _MAX_FIELDS
-
-    def spend(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Malformed
-
-
 def is_onnx(buffer: Buffer) -> bool:
     """True for a whole ModelProto. Raises InvalidInput for one that is cut off."""
     seen: set[int] = set()
     try:
-        for number, wire, _, _ in _fields(buffer, 0, len(buffer), _Budget()):
-            if _MODEL_FIELDS.get(number) != wire:
+        for count, (number, wire, _, _) in enumerate(_fields(buffer, 0, len(buffer))):
+            if _MODEL_FIELDS.get(number) != wire or count > _MAX_TOP_FIELDS:
                 return False
             seen.add(number)
     except Malformed:
         return False
     except Truncated as error:
         # The first field of every writer is ir_version; without it a cut-off file could be anything.
-        if _IR_VERSION in seen and buffer[0] == 0x08 and len(buffer) > 2 and buffer[1] < 0x40:
+        if _IR_VERSION in seen and buffer[0] == 0x08 and buffer[1] < 0x40:
             what = f"{error.missing:,} bytes are missing" if error.missing else "it is cut off"
             raise errors.InvalidInput(f"this is an ONNX file that ends too early: {what}") from error
         return False
@@ -82,47 +80,46 @@ def is_onnx(buffer: Buffer) -> bool:
 def external_files(buffer: Buffer) -> list[str]:
     """Paths, relative to the model's folder, of the files that hold its weights. Raises InvalidInput when a path
     leaves that folder."""
-    budget = _Budget()
-    found: set[str] = set()
-    try:
-        for number, _, start, end in _fields(buffer, 0, len(buffer), budget):
-            if number == _GRAPH:
-                _read_graph(buffer, start, end, budget, found)
-    except (Malformed, Truncated) as error:
-        raise errors.InvalidInput("the graph of this ONNX file is damaged") from error
+    if re.search(b"location", buffer) is None:
+        return []
+    found = _locations(buffer)
     for location in found:
-        if location.startswith(("/", "\\")) or ".." in location.replace("\\", "/").split("/") or "\0" in location:
+        if location.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", location) or "\0" in location:
             raise errors.InvalidInput(f"this ONNX file keeps weights outside its folder: {location!r}")
     return sorted(found)
 
 
-def _read_graph(buffer: Buffer, start: int, end: int, budget: _Budget, found: set[str]) -> None:
-    for number, wire, at, stop in _fields(buffer, start, end, budget):
-        if wire != _BYTES:
-            continue
-        if number == _INITIALIZER:
-            _read_tensor(buffer, at, stop, budget, found)
-        elif number == _NODE:
-            for field, kind, a, b in _fields(buffer, at, stop, budget):
-                if field == _NODE_ATTRIBUTE and kind == _BYTES:
-                    for inner, inner_kind, c, d in _fields(buffer, a, b, budget):
-                        if inner == _ATTRIBUTE_TENSOR and inner_kind == _BYTES:
-                            _read_tensor(buffer, c, d, budget, found)
+def _locations(buffer: Buffer) -> set[str]:
+    found: set[str] = set()
+    stack = [("model", 0, len(buffer))]
+    left = _MAX_FIELDS
+    try:
+        while stack:
+            message, start, end = stack.pop()
+            if message == "entry":
+                _add_location(buffer, start, end, found)
+                continue
+            inside = _INSIDE[message]
+            for number, wire, at, stop in _fields(buffer, start, end):
+                left -= 1
+                if left < 0 or len(found) > _MAX_LOCATIONS:
+                    raise errors.InvalidInput("this ONNX file has too many parts to be inspected")
+                if wire == _BYTES and number in inside:
+                    stack.append((inside[number], at, stop))
+    except (Malformed, Truncated) as error:
+        raise errors.InvalidInput("the graph of this ONNX file is damaged") from error
+    return found
 
 
-def _read_tensor(buffer: Buffer, start: int, end: int, budget: _Budget, found: set[str]) -> None:
-    for number, wire, at, stop in _fields(buffer, start, end, budget):
-        if number != _EXTERNAL_DATA or wire != _BYTES:
-            continue
-        entry = {field: bytes(buffer[a:b]) for field, kind, a, b in _fields(buffer, at, stop, budget) if kind == _BYTES}
-        if entry.get(1) == b"location" and len(found) < _MAX_LOCATIONS:
-            found.add(entry.get(2, b"").decode("utf-8", "surrogateescape"))
+def _add_location(buffer: Buffer, start: int, end: int, found: set[str]) -> None:
+    entry = {number: bytes(buffer[at:stop]) for number, wire, at, stop in _fields(buffer, start, end) if wire == _BYTES}
+    if entry.get(_KEY) == b"location":
+        found.add(entry.get(_VALUE, b"").decode("utf-8", "surrogateescape"))
 
 
-def _fields(buffer: Buffer, at: int, end: int, budget: _Budget) -> Iterator[tuple[int, int, int, int]]:
+def _fields(buffer: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(field number, wire type, start, end) of each field between two offsets."""
     while at < end:
-        budget.spend()
         tag, at = _varint(buffer, at, end)
         number, wire = tag >> 3, tag & 7
         if number == 0 or number > 1 << 29:

@@ -21,8 +21,8 @@ from headrace.core.models import Artifact, Format, Signature, Slots, TensorSpec
 from headrace.core.requests import Parameter
 from headrace.core.tensors import NUMPY_DTYPES, Array, DType, as_bytes_elements, dtype_of
 from headrace.runtimes import columns as tables
+from headrace.runtimes import declarations, sklearn_columns, trust
 from headrace.runtimes import options as text_options
-from headrace.runtimes import sklearn_columns, trust
 from headrace.runtimes.columns import Column
 from headrace.runtimes.runtime import Arrays, LoadOptions
 
@@ -47,15 +47,20 @@ class SklearnRuntime:
         self.metadata = {"estimator": _described(model)}
         inputs, self._read, self._example, by_columns = _input(model, tables.from_option(options.options))
         names, self._produce, labels = _output(model)
-        outputs = self._probe(names, labels)
-        self._outputs = [(spec.name, NUMPY_DTYPES[spec.dtype]) for spec in outputs]
+        self._names = names
+        outputs = self._probe(labels)
+        self._dtypes = [NUMPY_DTYPES[spec.dtype] for spec in outputs]
         self.signature = Signature(inputs, outputs, columns=by_columns)
 
     def predict(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Arrays:
         produced = self._produce(self._read(inputs))
+        if not self._dtypes:
+            return {
+                name: declarations.undeclared(name, _dense(v)) for name, v in zip(self._names, produced, strict=True)
+            }
         return {
             name: as_bytes_elements(np.asarray(value, dtype=object)) if dtype.hasobject else _dense(value, dtype)
-            for (name, dtype), value in zip(self._outputs, produced, strict=True)
+            for name, dtype, value in zip(self._names, self._dtypes, produced, strict=True)
         }
 
     def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Any:
@@ -67,18 +72,18 @@ class SklearnRuntime:
     def close(self) -> None:
         pass
 
-    def _probe(self, names: list[str], labels: dict[str, tuple[str, ...]]) -> tuple[TensorSpec, ...]:
-        """Datatypes and widths of the outputs, from one example row: estimators do not declare them."""
+    def _probe(self, labels: dict[str, tuple[str, ...]]) -> tuple[TensorSpec, ...]:
+        """Datatypes and widths of the outputs, from one example row: estimators do not declare them. A model that
+        does not take the example has undeclared outputs."""
         if self._example is None:
-            raise errors.LoadFailed("the model does not say what it was trained on, and no example is known")
+            return ()
         try:
             produced = self._produce(self._read(self._example))
-        except Exception as error:  # the model's own code runs here
-            raise errors.LoadFailed(
-                f"the model fails on an example row made from what it learned ({type(error).__name__}: {error});"
-                f" name the datatypes of its columns with the option {tables.OPTION!r}"
-            ) from error
-        return tuple(_spec(name, value, labels.get(name)) for name, value in zip(names, produced, strict=True))
+        except Exception as error:  # the model's own code runs here, on values it may not know
+            self.metadata["tried"] = f"an example row fails: {type(error).__name__}: {error}"[:300]
+            self._example = None
+            return ()
+        return tuple(_spec(name, value, labels.get(name)) for name, value in zip(self._names, produced, strict=True))
 
 
 def load(artifact: Artifact, options: LoadOptions) -> SklearnRuntime:
@@ -233,14 +238,14 @@ def _texts(classes: Any) -> tuple[str, ...]:
     return tuple(str(known) for known in np.asarray(classes).tolist())
 
 
-def _dense(value: Any, dtype: np.dtype[Any]) -> Array:
+def _dense(value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     if hasattr(value, "toarray"):
         value = value.toarray()
     return np.asarray(value, dtype=dtype)
 
 
 def _spec(name: str, value: Any, labels: tuple[str, ...] | None) -> TensorSpec:
-    array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
+    array = _dense(value)
     if array.dtype.kind in "OUS":
         dtype = DType.BYTES
     else:

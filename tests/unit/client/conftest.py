@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import httpx
 import msgspec
+import pytest
 
 from headrace.core import errors
 from headrace.core.binding import bind
@@ -28,7 +29,7 @@ Rule = Callable[[httpx.Request], httpx.Response | None]
 class FakeServer:
     """``rules`` see each request first; what they do not answer is served. ``requests`` are all that came."""
 
-    def __init__(self, signature: Signature = TABLE, *rules: Rule) -> None:
+    def __init__(self, *rules: Rule, signature: Signature = TABLE) -> None:
         self.signature = signature
         self.rules = list(rules)
         self.requests: list[httpx.Request] = []
@@ -59,9 +60,7 @@ class FakeServer:
             raise errors.UnknownModel(f"there is no model {match.model if match else request.url.path!r}")
         match match.operation:
             case Operation.MODEL_METADATA:
-                return http_status.json_reply(
-                    oip_documents.model_metadata(match.model, ["1"], "fake", self.signature)
-                )
+                return http_status.json_reply(oip_documents.model_metadata(match.model, ["1"], "fake", self.signature))
             case Operation.SERVER_READY | Operation.MODEL_READY:
                 return http_status.json_reply({"ready": True})
             case Operation.MODEL_LIST:
@@ -102,3 +101,14 @@ def refuse(status: int, times: int, message: str = "later", retry_after: str | N
         return httpx.Response(status, headers=headers, content=msgspec.json.encode({"error": message}))
 
     return rule
+
+
+@pytest.fixture
+def fake_server() -> type[FakeServer]:
+    """The class: tests say with which signature and rules."""
+    return FakeServer
+
+
+@pytest.fixture
+def refusing() -> Callable[..., Rule]:
+    return refuse

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ EVENTS = [b'{"a":1}', b'{"b":\n2}', "\u2028tail".encode()]
 def test_pieces_do_not_matter(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(BODY)]
     parser = EventParser()
-    found = [e for start, end in zip(edges, edges[1:], strict=False) for e in parser.feed(BODY[start:end])]
+    found = [e for start, end in itertools.pairwise(edges) for e in parser.feed(BODY[start:end])]
     assert found + list(parser.finish()) == EVENTS
 
 
