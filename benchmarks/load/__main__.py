@@ -11,7 +11,6 @@ import msgspec
 from benchmarks.load.engine import Generator
 from benchmarks.load.plan import LoadPlan
 
-
 _PR_SET_TIMERSLACK = 29
 
 

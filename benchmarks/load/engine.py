@@ -24,6 +24,8 @@ _READ = select.EPOLLIN | select.EPOLLRDHUP
 _READ_WRITE = _READ | select.EPOLLOUT
 _RECEIVE = 1 << 18
 _SWEEP_SECONDS = 0.1
+_LINGER_SECONDS = 0.3
+"""How long a reset may follow the end of a connection: a server may shut its side down first and close later."""
 _TCP_STATE_CLOSED = 7
 """``tcpi_state`` after a reset; after the peer's orderly end it would be CLOSE_WAIT."""
 
@@ -44,11 +46,13 @@ class _State(Enum):
     CONNECTING = auto()
     IDLE = auto()
     BUSY = auto()
+    LINGERING = auto()
+    """The server ended the connection while a request was on it; a reset may still come."""
     CLOSED = auto()
 
 
 class _Connection:
-    __slots__ = ("job", "reader", "socket", "state", "unsent")
+    __slots__ = ("ended", "job", "reader", "socket", "state", "unsent")
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -57,6 +61,7 @@ class _Connection:
         self.reader = ResponseReader()
         self.state = _State.CONNECTING
         self.job: _Job | None = None
+        self.ended = 0.0
         self.unsent: memoryview | None = None
         code = self.socket.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
@@ -103,13 +108,14 @@ class Generator:
     def _connect_ahead(self) -> None:
         """The first connections come up before the clock starts; they carry no job yet."""
         for _ in range(self._plan.connections):
-            if self._open() is None:
-                raise ConnectionError(f"cannot connect to {self._plan.host}:{self._plan.port}")
+            self._open()
         deadline = time.perf_counter() + 5
         while time.perf_counter() < deadline and any(
             connection.state is _State.CONNECTING for connection in self._connections.values()
         ):
             self._handle(self._epoll.poll(0.05))
+        if not self._idle:
+            raise ConnectionError(f"cannot connect to {self._plan.host}:{self._plan.port}")
 
     def _loop(self) -> None:
         times, sweep_at = self._times, 0.0
@@ -185,6 +191,9 @@ class Generator:
             connection = self._connections.get(descriptor)
             if connection is None:
                 continue
+            if connection.state is _State.LINGERING:
+                self._decide_lost(connection)
+                continue
             if event & select.EPOLLOUT and not self._writable(connection):
                 continue
             if event & ~select.EPOLLOUT:
@@ -259,7 +268,17 @@ class Generator:
         reader.reset()
 
     def _lost(self, connection: _Connection) -> None:
-        """The server ended the connection; decide what that means for the request that was on it."""
+        """The server ended the connection. Whether it had read the request that was on it may show a little later."""
+        if connection.job is None:
+            self._close(connection)
+        elif connection.reader.started or _was_reset(connection.socket):
+            self._decide_lost(connection)
+        else:
+            connection.state = _State.LINGERING
+            connection.ended = self._now()
+            self._epoll.modify(connection.socket.fileno(), 0)  # errors and hang-ups are reported all the same
+
+    def _decide_lost(self, connection: _Connection) -> None:
         job, started = connection.job, connection.reader.started
         reset = _was_reset(connection.socket)
         self._close(connection)
@@ -285,7 +304,10 @@ class Generator:
             self._end(self._due.popleft(), Outcome.TIMEOUT, "no free connection in the generator")
         for connection in list(self._connections.values()):
             job = connection.job
-            if job is not None and now - job.scheduled > limit:
+            if connection.state is _State.LINGERING:
+                if now - connection.ended > _LINGER_SECONDS:
+                    self._decide_lost(connection)
+            elif job is not None and now - job.scheduled > limit:
                 self._close(connection)
                 self._end(job, Outcome.TIMEOUT)
 

@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from benchmarks.load import answers, timing
 from benchmarks.load.plan import Check, KindResult, LoadPlan, LoadResult, Outcome, Trouble
 
-MAX_TROUBLES = 100
+MAX_TROUBLES = 25
+"""Kept of each outcome: thousands of refusals must not crowd out the one answer that was cut."""
 MAX_KEPT_BODIES = 100
 
 
@@ -21,6 +22,7 @@ class Tally:
         self._per_second: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self._kept: list[tuple[int, int, float, float, bytes]] = []
         self._lag = _doubles()
+        self._told: Counter[str] = Counter()
         self._last = 0.0
         self.troubles: list[Trouble] = []
         self.checked = 0
@@ -53,7 +55,8 @@ class Tally:
         self._latencies[kind][str(outcome)].append(now - scheduled)
         self._per_second[str(outcome)][int(now)] += 1
         self._last = max(self._last, now)
-        if outcome != Outcome.OK and len(self.troubles) < MAX_TROUBLES:
+        if outcome != Outcome.OK and self._told[outcome] < MAX_TROUBLES:
+            self._told[outcome] += 1
             self.troubles.append(Trouble(now, self._plan.kinds[kind].name, str(outcome), detail))
 
     def result(self, offered: int, started_at: float) -> LoadResult:

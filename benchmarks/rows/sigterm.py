@@ -151,4 +151,5 @@ class _GrpcCalls(_Watcher):
 
 
 def _nobody_listens(error: InferenceServerException) -> bool:
-    return "UNAVAILABLE" in str(error.status()) and "onnection refused" in str(error)
+    """The call never left: no new connection could be made after the old one had been closed in order."""
+    return "UNAVAILABLE" in str(error.status()) and "failed to connect to all addresses" in str(error)

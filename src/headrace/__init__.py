@@ -9,7 +9,10 @@ Names are imported when they are first used, so that ``import headrace`` stays c
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+from headrace.core.release import VERSION
+
+TYPE_CHECKING = False  # type checkers take it for true; importing `typing` for it would be most of the cost
 
 if TYPE_CHECKING:
     # For type checkers and editors only: at run time ``__getattr__`` imports the same names on demand.
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
         UInt64,
     )
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AsyncClient",
@@ -72,12 +75,14 @@ _HOMES = {
 _TYPES_HOME = "headrace.runtimes.model"
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES.get(name, _TYPES_HOME)), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # hidden from type checkers, so that they still find misspelt names
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES.get(name, _TYPES_HOME)), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

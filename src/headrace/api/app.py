@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 
-import headrace
 from headrace.api import deployments, endpoints, events, health, index, metrics, problems, replicas
 from headrace.api.hosts import HostCheck
 from headrace.api.ports import ControllerView
+from headrace.core import release
 
 _ABOUT = """What Headrace serves, how it fares, and why.
 
@@ -36,7 +36,7 @@ def create_app(
     """
     app = FastAPI(
         title="Headrace management API",
-        version=headrace.__version__,
+        version=release.VERSION,
         description=_ABOUT,
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # FastAPI's pages load scripts from elsewhere

@@ -7,9 +7,9 @@ import html
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, Response
 
-import headrace
 from headrace.api.ports import ControllerView
 from headrace.api.schema import Index
+from headrace.core import release
 
 LINKS = {
     "metrics": "/metrics",
@@ -31,7 +31,7 @@ def router(view: ControllerView) -> APIRouter:
         ready = view.ready()
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(_page(ready, [endpoint.name for endpoint in view.routes().endpoints]))
-        return Index(name="headrace", version=headrace.__version__, ready=ready, links=LINKS)
+        return Index(name="headrace", version=release.VERSION, ready=ready, links=LINKS)
 
     return routes
 
@@ -44,6 +44,6 @@ def _page(ready: bool, endpoints: list[str]) -> str:
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Headrace</title>"
-        f"<h1>Headrace {headrace.__version__}</h1><p>{'ready' if ready else 'not ready'}</p>"
+        f"<h1>Headrace {release.VERSION}</h1><p>{'ready' if ready else 'not ready'}</p>"
         f"<h2>Endpoints</h2><ul>{served}</ul><h2>This port</h2><ul>{links}</ul></html>"
     )

@@ -225,8 +225,9 @@ class Controller:
         number = secrets.token_hex(4)
         worker_id = f"w{number}"
         total = sum(d.replicas for d in self._desired.deployments.values())
+        cpus, gateways = resources.cpus(), self._settings.gateway.gateways
         threads = [
-            d.threads or resources.threads_per_replica(resources.cpus(), total, d.resources.cpu) for d in deployments
+            d.threads or resources.threads_per_replica(cpus, gateways, total, d.resources.cpu) for d in deployments
         ]
         replicas = tuple(
             ReplicaSpec(

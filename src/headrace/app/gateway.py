@@ -15,7 +15,7 @@ import h2corn
 import msgspec
 import uvloop
 
-from headrace.app import roles
+from headrace.app import roles, serving
 from headrace.core.routes import DeploymentRoute
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
@@ -80,18 +80,20 @@ class Gateway:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
-        server = h2corn.Server(InferenceApp(self._services), server_config(self._role.settings, self._role.socket_fd))
+        server = serving.server(InferenceApp(self._services), server_config(self._role.settings, self._role.socket_fd))
         following = asyncio.create_task(self._follower.run())
-        serving = asyncio.create_task(server.serve())
+        served = asyncio.create_task(server.serve())
         loop.call_later(_TICK_S, self._tick)
         # Objects made at import live for ever: keep the collector from walking them in the middle of requests.
         gc.collect()
         gc.freeze()
+        # What a request allocates is freed by reference counts; young collections would only find it in use.
+        gc.set_threshold(50_000, 20, 50)
         stopping = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({serving, stopping, following}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({served, stopping, following}, return_when=asyncio.FIRST_COMPLETED)
         if stopping in done:
             await self._drain(server)
-        await serving
+        await served
         following.cancel()
         self._services.records.flush()
         self._follower.close()

@@ -20,6 +20,8 @@ async def serve_management(view: ControllerView, role: roles.ControllerRole) -> 
     app = await asyncio.to_thread(_build, view, role)
     import h2corn
 
+    from headrace.app import serving
+
     config = h2corn.Config(
         bind=(f"fd://{role.management_fd}",),
         access_log=False,
@@ -27,7 +29,7 @@ async def serve_management(view: ControllerView, role: roles.ControllerRole) -> 
         runtime_threads=1,
         timeout_graceful_shutdown=2.0,
     )
-    await h2corn.Server(app, config).serve()
+    await serving.server(app, config).serve()
 
 
 def _build(view: ControllerView, role: roles.ControllerRole):  # type: ignore[no-untyped-def]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import yaml
 
 from headrace.app import events
 from headrace.app.saved_models import save_model
+from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import PREFIX, load_settings
 from headrace.client import Client
 from headrace.client.example import curl
@@ -60,13 +62,23 @@ def serve(model: Any, name: str = "model", port: int = 0, *, start_timeout: floa
         config = folder / "headrace.yaml"
         given["endpoints"] = {name: {"model": _model_path(model, folder, given)}}
         config.write_text(yaml.safe_dump(_plain(given), sort_keys=False))
-        checked = load_settings(environ={}, config=config)  # errors here, not in a log
+        checked = _checked(config)
         server = Server(name, folder, drain_s=checked.gateway.drain_s)
         server._start(config, start_timeout)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return server
+
+
+def _checked(config: Path) -> ServeSettings:
+    """The settings as the server will read them: wrong ones are an error here, not in a log."""
+    try:
+        return load_settings(environ={}, config=config)
+    except errors.CallerError as error:
+        # The caller wrote no file, so its name and lines would only confuse.
+        message = re.sub(rf"^{re.escape(str(config))}( line \d+)?: ", "headrace.serve: ", error.message)
+        raise type(error)(message) from None
 
 
 def _model_path(model: Any, folder: Path, settings: dict[str, Any]) -> str:

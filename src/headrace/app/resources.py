@@ -26,9 +26,10 @@ def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     return available if quota == "max" else min(available, int(quota) / int(period))
 
 
-def threads_per_replica(total_cpus: float, replicas: int, asked_cpu: float | None) -> int:
-    """Framework threads of one replica: what was asked, else an equal share; at least 1."""
-    share = asked_cpu if asked_cpu is not None else total_cpus / max(replicas, 1)
+def threads_per_replica(total_cpus: float, gateways: int, replicas: int, asked_cpu: float | None) -> int:
+    """Framework threads of one replica: what was asked, else an equal share of the cores that gateways leave; at
+    least 1. A gateway under load fills a core: threads on that core would only take turns with it."""
+    share = asked_cpu if asked_cpu is not None else (total_cpus - gateways) / max(replicas, 1)
     return max(int(share), 1)
 
 

@@ -210,14 +210,27 @@ def port_owner(port: int, proc: Path = Path("/proc")) -> str:
     if not inodes:
         return ""
     for process in proc.glob("[0-9]*"):
+        if inodes.isdisjoint(_open_links(process)):
+            continue
         try:
-            links = [str(entry.readlink()) for entry in (process / "fd").iterdir()]
-            if not inodes.isdisjoint(links):
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-                return f"{command[:80] or '?'} (process {process.name})"
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
         except OSError:
-            continue  # ended meanwhile, or of another user
+            command = ""
+        return f"{command[:80] or '?'} (process {process.name})"
     return ""
+
+
+def _open_links(process: Path) -> Iterator[str]:
+    """What the descriptors of a process point to; of another user's process nothing."""
+    try:
+        entries = list((process / "fd").iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            yield str(entry.readlink())
+        except OSError:
+            continue  # closed meanwhile
 
 
 def _listening_inodes(port: int, proc: Path) -> set[str]:

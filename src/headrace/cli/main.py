@@ -24,13 +24,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class LazyGroup(typer.core.TyperGroup):
     """Lists commands from ``COMMANDS`` and imports the one that is run."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        return typer.core.TyperCommand(name=cmd_name, help=COMMANDS[cmd_name][1])
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: typer.core.TyperCommand(name=name, help=text) for name, (_, text) in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)

@@ -125,9 +125,15 @@ def plain(array: Array) -> Any:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = (
-        value if isinstance(value, str) else _encode(value).decode() if isinstance(value, list | dict) else str(value)
-    )
+    text = _short(value)
     return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
+
+
+def _short(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.6g}"
+        case list():
+            return f"[{', '.join(map(_short, value))}]"
+        case _:
+            return str(value)

@@ -120,7 +120,7 @@ class RichScreen:
         if isinstance(event, events.Serving):
             self._draw(event)
         elif wording.is_failure(event):
-            self._err.print(f"[bold red]✗[/] [red]{line}[/]")
+            self._err.print(f"[bold red]✗[/] [red]{line}[/]", soft_wrap=True)
             for tail in wording.log_tail(event):
                 self._err.print(f"  [dim]{escape(tail)}[/]", soft_wrap=True)
         elif isinstance(event, events.VersionLoaded):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
 from headrace.app import events
-from headrace.client.example import curl, predict_command
+from headrace.client.example import curl, example_inputs, predict_command
 from headrace.core.binding import describe
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute
@@ -130,28 +130,29 @@ def addresses(event: events.Serving) -> list[tuple[str, str]]:
 
 
 def examples(event: events.Serving) -> list[str]:
-    """Shell commands that work, for the first few endpoints that are ready."""
-    commands = []
+    """Shell commands that work, for a few endpoints that are ready; the shortest say most."""
+    found: list[list[str]] = []
     for endpoint in event.endpoints:
         deployment = next((d for d in endpoint.deployments if d.ready and d.signature is not None), None)
         if deployment is None or deployment.signature is None:
             continue
         signature = deployment.signature
-        command = curl(
-            event.url,
-            endpoint.name,
-            signature.inputs,
-            batchable=signature.batchable,
-            columns=signature.columns,
-            streaming=signature.streaming,
-        )
-        commands.append(command)
-        if command.endswith(endpoint.name):
+        commands = [
+            curl(
+                event.url,
+                endpoint.name,
+                signature.inputs,
+                batchable=signature.batchable,
+                columns=signature.columns,
+                streaming=signature.streaming,
+            )
+        ]
+        if signature.inputs and example_inputs(signature.inputs) is None:
             # Too large to type: metadata by curl, data from a file.
             commands.append(predict_command(event.url, endpoint.name, signature.inputs))
-        if len(commands) >= EXAMPLES_SHOWN:
-            break
-    return commands
+        found.append(commands)
+    found.sort(key=lambda commands: sum(map(len, commands)))
+    return [command for commands in found for command in commands][:EXAMPLES_SHOWN]
 
 
 def started(event: events.Serving) -> str:

@@ -21,7 +21,6 @@ import httpx
 import msgspec
 import numpy as np
 
-from headrace import __version__
 from headrace.client.errors import error_from_response
 from headrace.client.inputs import Inputs, to_tensors
 from headrace.client.metadata import ModelMetadata, decode_metadata
@@ -29,6 +28,7 @@ from headrace.client.retry import RetryPolicy, delay_before_retry
 from headrace.client.sse import EventParser
 from headrace.client.wire import Prediction, decode_response, encode_request
 from headrace.core import errors
+from headrace.core.release import VERSION
 from headrace.core.requests import Parameter
 from headrace.core.tensors import Array, DType, Tensor, bf16_to_fp32
 
@@ -61,7 +61,7 @@ class AsyncClient:
         self._metadata: dict[tuple[str, str | None], ModelMetadata] = {}
         self._http = httpx.AsyncClient(
             base_url=self.url,
-            headers={"user-agent": f"headrace-client/{__version__}", **(headers or {})},
+            headers={"user-agent": f"headrace-client/{VERSION}", **(headers or {})},
             verify=_tls(verify),
             transport=transport,
             # A proxy of the environment has no business between a client and its own machine.

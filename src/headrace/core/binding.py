@@ -41,11 +41,21 @@ def bind(signature: Signature, tensors: Sequence[Tensor], parameters: dict[str, 
         return _bind_any(signature, tensors, read)
     specs = signature.inputs
     if len(tensors) == 1 and len(specs) == 1:
-        ordered: Sequence[Tensor | None] = tensors
-        if tensors[0].name != specs[0].name:
-            _refuse_names(signature, tensors)
-    else:
-        ordered = _order(signature, tensors)
+        spec, only = specs[0], tensors[0]
+        array = only.array
+        shape = array.shape
+        if (
+            signature.batchable
+            and not read
+            and only.name == spec.name
+            and only.dtype is spec.dtype
+            and spec.dtype is not DType.BYTES
+            and len(shape) == len(spec.shape)
+            and shape[1:] == spec.shape[1:]
+        ):
+            # The usual request, in a few steps: one fixed-size input.
+            return Bound((spec.name,), (spec.dtype,), [array], shape[0], array.nbytes, (shape[1:],), read)
+    ordered = _order(signature, tensors)
     names: list[str] = []
     dtypes: list[str] = []
     arrays: list[Array] = []

@@ -47,15 +47,16 @@ def _check_limits(services: Services, size: int) -> None:
 
 
 async def read(services: Services, receive: Receive, headers: Headers) -> bytes:
-    """The complete, decompressed body. Raises Cancelled when the client leaves in the middle."""
+    """The complete, decompressed body; what is announced too large is refused unread. Raises Cancelled when the
+    client leaves in the middle."""
     announced = check_size(services, headers)
     message = await receive()
-    body: bytes = message.get("body", b"")
     if message["type"] != "http.request":
         raise errors.Cancelled("the client left before the body was complete")
+    body: bytes = message.get("body", b"")
     if message.get("more_body"):
         body = await _read_rest(services, receive, body, announced)
-    elif len(body) > services.settings.max_body_bytes:
+    elif not announced:
         _check_limits(services, len(body))
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding != b"identity":

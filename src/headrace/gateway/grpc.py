@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-import headrace
-from headrace.core import errors
+from headrace.core import errors, release
 from headrace.core.errors import HeadraceError
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
@@ -74,7 +73,7 @@ class GrpcFront:
             f"{inference}ServerLive": lambda _: oip_grpc_documents.render_live(True),
             f"{inference}ServerReady": lambda _: oip_grpc_documents.render_ready(self._state.ready()),
             f"{inference}ModelReady": self._model_ready,
-            f"{inference}ServerMetadata": lambda _: oip_grpc_documents.render_server_metadata(headrace.__version__),
+            f"{inference}ServerMetadata": lambda _: oip_grpc_documents.render_server_metadata(release.VERSION),
             f"{inference}ModelMetadata": self._model_metadata,
             f"{inference}ModelConfig": self._model_config,
             f"{inference}ModelStatistics": self._model_statistics,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import NamedTuple
 
 from headrace.core import errors
 from headrace.core.errors import HeadraceError
@@ -35,26 +36,33 @@ _INFERENCE = {
 }
 
 
+class Dialect(NamedTuple):
+    """A REST dialect of inference."""
+
+    name: str
+    codec: RestCodec
+
+
+class ResolvedPath(NamedTuple):
+    """A path and, when it stands for inference, its dialect."""
+
+    path: Match
+    dialect: Dialect | None
+
+
 class InferenceApp:
     """ASGI 3. One instance per gateway process."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._matches: dict[bytes, Match | None] = {}
+        self._matches: dict[bytes, ResolvedPath | None] = {}
         self._rest = RestOperations(services)
         self._grpc = GrpcFront(services)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "lifespan":
-            await _lifespan(receive, send)
-        elif kind == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
-
-    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _not_http(scope, receive, send)
+            return
         started = monotonic()
         headers: Headers = dict(scope["headers"])
         content_type = headers.get(b"content-type")
@@ -67,79 +75,85 @@ class InferenceApp:
         except KeyError:
             match = self._resolve(raw)
         method = scope["method"]
-        if match is not None and method in match.methods and match.operation in _INFERENCE:
-            await self._infer(match, headers, receive, send, started)
+        if match is not None and match.dialect is not None and method == "POST":
+            await self._infer(match, match.dialect, headers, receive, send, started)
         else:
             await self._other(match, method, scope, headers, receive, send)
 
-    def _resolve(self, raw: bytes) -> Match | None:
-        match = paths.match(raw.partition(b"?")[0].decode("latin-1"))
+    def _resolve(self, raw: bytes) -> ResolvedPath | None:
+        found = paths.match(raw.partition(b"?")[0].decode("latin-1"))
         if len(self._matches) >= _MATCHES_KEPT:
             self._matches.clear()
+        match = None
+        if found is not None:
+            name = _INFERENCE.get(found.operation)
+            match = ResolvedPath(found, None if name is None else Dialect(name, REST_CODECS[name]))
         self._matches[raw] = match
         return match
 
     # --- inference ---
 
-    async def _infer(self, match: Match, headers: Headers, receive: Receive, send: Send, started: float) -> None:
+    async def _infer(
+        self, match: ResolvedPath, dialect: Dialect, headers: Headers, receive: Receive, send: Send, started: float
+    ) -> None:
         services = self._services
-        name = _INFERENCE[match.operation]
-        codec = REST_CODECS[name]
+        codec = dialect.codec
         request_id = services.ids.request_id(headers.get(b"x-request-id"), headers.get(b"traceparent"))
         exchange: Exchange | None = None
         failure: HeadraceError | None = None
         try:
-            exchange = self._begin(match, codec, headers, started, request_id)
-            if match.operation is Operation.GENERATE_STREAM:
-                await self._read_body(exchange, name, headers, receive)
-                await self._stream(exchange, send)
-                return
-            streams = _check_streaming(exchange.deployment, match.operation)
-            await self._read_body(exchange, name, headers, receive)
-            if streams:
+            exchange = self._begin(match.path, codec, headers, started, request_id)
+            body = await bodies.read(services, receive, headers)
+            exchange.bytes_in = len(body)
+            if len(body) > services.settings.offload_bytes or b"inference-header-content-length" in headers:
+                await self._take_body(exchange, dialect.name, headers, body)
+            else:
+                exchange.body = body
+            if exchange.signature.streaming or match.path.operation is Operation.GENERATE_STREAM:
+                if match.path.operation is not Operation.GENERATE:
+                    await self._stream(exchange, send)
+                    return
                 reply = await streaming.single(services, exchange)
             else:
                 await chain.run(exchange)
-                reply = await self._encode(exchange, name, codec)
+                reply = await self._encode(exchange, dialect.name)
         except HeadraceError as error:
             failure = error
             if isinstance(error, errors.Cancelled) and exchange is not None and exchange.bytes_out:
                 return
             reply = codec.render_error(error)
         except asyncio.CancelledError:
-            self._finish(match, name, exchange, errors.Cancelled(), request_id, started, 0)
+            self._finish(dialect.name, exchange, errors.Cancelled(), request_id, started, 0)
             raise
         except Exception as error:
             failure = _bug(services, error, request_id)
             reply = codec.render_error(failure)
-        body = reply.body
+        size = len(reply.body)
         await self._send(send, reply, headers, request_id)
-        self._finish(match, name, exchange, failure, request_id, started, len(body))
+        self._finish(dialect.name, exchange, failure, request_id, started, size)
 
     def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
         """The head stage: endpoint, readiness, size, deadline; the body is still unread."""
         services = self._services
         deployment = services.router.find(match.model, match.version)
-        if deployment.route.signature is None:
-            _ = deployment.signature  # raises NotReady with the reason
-        bodies.check_size(services, headers)
         given = headers.get(b"x-request-timeout-ms")
         timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
         exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
         if given is not None:
             exchange.explicit_deadline = True
+        if exchange.signature.streaming:
+            _check_streaming(deployment, match.operation)
         return exchange
 
-    async def _read_body(self, exchange: Exchange, name: str, headers: Headers, receive: Receive) -> None:
+    async def _take_body(self, exchange: Exchange, name: str, headers: Headers, body: bytes) -> None:
+        """A body that is large or has a binary part."""
         services = self._services
-        body = await bodies.read(services, receive, headers)
-        exchange.bytes_in = len(body)
         given = headers.get(b"inference-header-content-length")
         json_size = None if given is None else parse_json_size(given)
         if (len(body) if json_size is None else json_size) > services.settings.offload_bytes:
             exchange.body_read = monotonic()
             exchange.request, exchange.rendering = await services.offload.parse(
-                name, body, json_size, exchange.deployment.signature
+                name, body, json_size, exchange.signature
             )
         else:
             exchange.body = body
@@ -155,25 +169,21 @@ class InferenceApp:
             failure, exchange.bytes_out = failed.error, failed.sent
         self._services.records.record(chain.record(exchange, failure))
 
-    async def _encode(self, exchange: Exchange, name: str, codec: RestCodec) -> Reply:
+    async def _encode(self, exchange: Exchange, name: str) -> Reply:
         response = exchange.response
         if response is None:
             raise errors.Bug("a request was computed but has no response")
         if is_large(response.outputs, self._services.settings.offload_bytes) and not exchange.rendering.binary_default:
             before = monotonic()
-            reply = await self._services.offload.render(
-                name, response, exchange.rendering, exchange.deployment.signature
-            )
+            reply = await self._services.offload.render(name, response, exchange.rendering, exchange.signature)
             exchange.encode_seconds = monotonic() - before
             return reply
         chain.encode(exchange)
-        reply = exchange.reply
-        assert isinstance(reply, Reply)
-        return reply
+        encoded: Reply = exchange.reply
+        return encoded
 
     def _finish(
         self,
-        match: Match,
         name: str,
         exchange: Exchange | None,
         failure: HeadraceError | None,
@@ -204,9 +214,16 @@ class InferenceApp:
     # --- everything else ---
 
     async def _other(
-        self, match: Match | None, method: str, scope: Message, headers: Headers, receive: Receive, send: Send
+        self,
+        resolved: ResolvedPath | None,
+        method: str,
+        scope: Message,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
     ) -> None:
         services = self._services
+        match = None if resolved is None else resolved.path
         request_id = services.ids.request_id(headers.get(b"x-request-id"), headers.get(b"traceparent"))
         try:
             if match is None:
@@ -247,16 +264,13 @@ def parse_json_size(value: bytes) -> int:
     return int(value)
 
 
-def _check_streaming(deployment: Deployment, operation: Operation) -> bool:
-    """Whether the model streams; such a model has no unary ``infer``."""
-    if not deployment.signature.streaming:
-        return False
-    if operation is not Operation.GENERATE:
+def _check_streaming(deployment: Deployment, operation: Operation) -> None:
+    """A model that streams has no unary ``infer``."""
+    if operation not in (Operation.GENERATE, Operation.GENERATE_STREAM):
         raise errors.Unsupported(
             f"model {deployment.endpoint!r} answers with a stream: use generate_stream, generate, or gRPC"
             " ModelStreamInfer"
         )
-    return True
 
 
 def _bug(services: Services, error: Exception, request_id: str) -> errors.Bug:
@@ -273,6 +287,14 @@ async def _compress(reply: Reply, accepted: bytes) -> bytes:
     if len(reply.body) > 32 * 1024:
         return await asyncio.to_thread(compression.compress, encoding, reply.body)
     return compression.compress(encoding, reply.body)
+
+
+async def _not_http(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    else:
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket is served here"})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

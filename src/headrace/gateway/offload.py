@@ -199,4 +199,7 @@ class _Link(asyncio.Protocol):
 
 def is_large(outputs: list[Tensor], limit: int) -> bool:
     """Whether outputs are worth encoding outside the loop (``limit`` in bytes; as JSON they are several times that)."""
-    return sum(t.array.nbytes for t in outputs) > limit
+    size = 0
+    for tensor in outputs:
+        size += tensor.array.nbytes
+    return size > limit

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import headrace
-from headrace.core import errors
+from headrace.core import errors, release
 from headrace.core.routes import DeploymentRoute
 from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
@@ -75,7 +74,7 @@ class RestOperations:
     # --- what there is ---
 
     def _server_metadata(self, match: Match, body: bytes) -> Reply:
-        return http_status.json_reply(oip_documents.server_metadata(headrace.__version__))
+        return http_status.json_reply(oip_documents.server_metadata(release.VERSION))
 
     def _model_list(self, match: Match, body: bytes) -> Reply:
         return http_status.json_reply(oip_documents.model_list(sorted(self._services.router.endpoints)))

@@ -58,6 +58,7 @@ class Exchange:
         "request",
         "request_id",
         "response",
+        "signature",
         "started",
     )
 
@@ -65,6 +66,7 @@ class Exchange:
         self, deployment: Deployment, codec: Codec, protocol: str, started: float, deadline: float, request_id: str
     ) -> None:
         self.deployment = deployment
+        self.signature = deployment.signature
         self.codec = codec
         self.protocol = protocol
         self.started = started
@@ -94,7 +96,7 @@ async def run(exchange: Exchange) -> None:
     bound = exchange.bound
     assert bound is not None
     limit = exchange.deployment.route.batching.max_batch_size
-    if bound.rows > limit and exchange.deployment.signature.batchable:
+    if bound.rows > limit and exchange.signature.batchable:
         outputs = await _split_and_join(exchange, bound, limit)
     else:
         outputs = await _queue_and_compute(exchange, bound)
@@ -105,7 +107,7 @@ def _decode(exchange: Exchange) -> None:
     if exchange.request is None:
         exchange.body_read = monotonic()
         exchange.request, exchange.rendering = exchange.codec.parse_request(
-            exchange.body, exchange.json_size, exchange.deployment.signature
+            exchange.body, exchange.json_size, exchange.signature
         )
         exchange.body = b""
 
@@ -113,7 +115,7 @@ def _decode(exchange: Exchange) -> None:
 def _bind(exchange: Exchange) -> None:
     request = exchange.request
     assert request is not None
-    exchange.bound = binding.bind(exchange.deployment.signature, request.tensors, request.parameters)
+    exchange.bound = binding.bind(exchange.signature, request.tensors, request.parameters)
     exchange.decoded = monotonic()
 
 
@@ -189,7 +191,7 @@ def encode(exchange: Exchange) -> None:
     response = exchange.response
     if response is None:
         raise errors.Bug("a request was computed but has no response")
-    exchange.reply = exchange.codec.render_response(response, exchange.rendering, exchange.deployment.signature)
+    exchange.reply = exchange.codec.render_response(response, exchange.rendering, exchange.signature)
     exchange.encode_seconds = monotonic() - before
 
 

@@ -73,11 +73,10 @@ def _typed_source(body: bytes) -> tuple[str, tabular.Source]:
 
 def _literal_source(body: bytes) -> tuple[str, tabular.Source]:
     """A body with NaN or Infinity: the standard library reads them."""
+    text = body.decode()
     try:
-        parsed = json.loads(body.decode())
-    except json.JSONDecodeError as error:
-        raise errors.InvalidInput(f"the body is not valid JSON: {error}") from None
-    except ValueError as error:  # integers of thousands of digits, invalid UTF-8
+        parsed = json.loads(text)
+    except ValueError as error:  # malformed, or an integer of thousands of digits
         raise errors.InvalidInput(f"the body is not valid JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise errors.InvalidInput("the body is not valid: expected object")

@@ -72,6 +72,7 @@ def to_request(request: pb.ModelInferRequest, signature: Signature) -> tuple[Inf
         parameters = request_parameters.scalars(_plain(request.parameters))
         detail.empty_final = request_parameters.flag(parameters, request_parameters.EMPTY_FINAL)
         parameters.pop(request_parameters.EMPTY_FINAL, None)
+        parameters.pop("binary_data_output", None)  # kserve sends REST's switch here as well
         decoded.parameters = parameters
     if request.outputs:
         _request_outputs(request.outputs, rendering, signature)

@@ -109,6 +109,9 @@ class Connection:
             return True
 
     def _send_all(self, parts: Sequence[bytes | memoryview]) -> None:
+        if sum(p.nbytes if isinstance(p, memoryview) else len(p) for p in parts) <= _SMALL:
+            # One small copy is cheaper than a scatter list.
+            parts = (b"".join(parts),)
         views = [memoryview(p).cast("B") for p in parts if len(p)]
         while views:
             try:

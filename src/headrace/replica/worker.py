@@ -75,10 +75,10 @@ class Worker:
         for index in range(len(self._spec.replicas)):
             self._load(index)
         while not self._control.stopping.is_set():
-            self._gather(None if not self._waiting else 0.0)
-            while self._waiting:
+            # One look at the sockets per batch: what arrived while the model ran can join the next one.
+            self._gather(0.0 if self._waiting else None)
+            if self._waiting:
                 self._run_next()
-                self._gather(0.0)
 
     def _load(self, index: int) -> None:
         spec = self._spec.replicas[index]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -71,8 +72,11 @@ def read(model: Model) -> Declared:
 
 
 def _hints(predict: Callable[..., Any], owner: str) -> dict[str, Any]:
+    function = getattr(predict, "__func__", predict)
+    # Text annotations of a function that was pickled by value come without the globals they name.
+    known = {} if "headrace" in getattr(function, "__globals__", {}) else {"headrace": sys.modules["headrace"]}
     try:
-        return inspect.get_annotations(getattr(predict, "__func__", predict), eval_str=True)
+        return inspect.get_annotations(function, locals=known, eval_str=True)
     except Exception as error:  # annotations are code of the user's file and may raise anything
         raise errors.LoadFailed(f"the annotations of {owner}.predict cannot be evaluated: {error}") from error
 

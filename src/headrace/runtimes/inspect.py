@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -115,8 +115,15 @@ def _onnx(path: Path, buffer: memoryview) -> Artifact:
 
 def _lightgbm(path: Path, buffer: memoryview) -> Artifact:
     tail = bytes(buffer[-(4 << 20) :])
-    if b"\nend of trees" not in tail:
-        raise errors.InvalidInput("this LightGBM model is cut off: it has no 'end of trees'")
+    ends = {b"\nend of trees": "trees"} | ({b"\nend of parameters": "parameters"} if b"\nparameters:" in tail else {})
+    for end, what in ends.items():
+        if end not in tail:
+            raise errors.InvalidInput(f"this LightGBM model is cut off: its {what} do not end")
+    categories = tail.rpartition(b"\npandas_categorical:")[2] if b"\npandas_categorical:" in tail else b"null"
+    try:
+        msgspec.json.decode(categories)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise errors.InvalidInput(f"the categories at the end of this LightGBM model are damaged: {error}") from error
     return _artifact(path, Format.LIGHTGBM, "lightgbm")
 
 
@@ -275,9 +282,20 @@ def _pickle(path: Path, head: bytes) -> Artifact:
                 raise errors.Unsupported(f"this is a {compression}-compressed file, but no joblib pickle in it")
         try:
             found = pickle_scan.scan(stream)
+            if compression and found.complete:
+                _drain(stream)
         except compressed.Damaged as error:
             raise errors.InvalidInput(f"this {compression}-compressed pickle is damaged: {error}") from error
     return _pickled(path, found, compression is not None)
+
+
+def _drain(stream: BinaryIO) -> None:
+    """Read to the end, where the checksum of the compressed data is; a bomb is left alone."""
+    try:
+        while stream.read(1 << 16):
+            pass
+    except pickle_scan.LimitReached:
+        return
 
 
 def _old_pickle(path: Path, head: bytes) -> Artifact:

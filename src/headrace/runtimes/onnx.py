@@ -139,11 +139,10 @@ class OnnxRuntime:
                 labels = tried.labels
                 sure = sure or (possible and tried.rows_follow)
         self._labels = {index: len(found) for index, found in labels.items()}
+        full = [(-1, self._labels.get(i) or -1) if shape is None else shape for i, shape in enumerate(shapes)]
         specs = tuple(
-            TensorSpec(
-                output.name, kind, (-1, len(labels.get(i, ())) or -1) if shape is None else shape, labels=labels.get(i)
-            )
-            for i, (output, kind, shape) in enumerate(zip(outputs, self._kinds, shapes, strict=True))
+            TensorSpec(output.name, kind, shape, labels=labels.get(i))
+            for i, (output, kind, shape) in enumerate(zip(outputs, self._kinds, full, strict=True))
         )
         rowed = sure if batchable is None else batchable and possible
         columns = rowed and all(spec.shape == (-1,) for spec in inputs)

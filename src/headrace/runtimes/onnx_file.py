@@ -71,7 +71,7 @@ def is_onnx(buffer: Buffer) -> bool:
     except Truncated as error:
         # The first field of every writer is ir_version; without it a cut-off file could be anything.
         if _IR_VERSION in seen and buffer[0] == 0x08 and buffer[1] < 0x40:
-            what = f"{error.missing:,} bytes are missing" if error.missing else "it is cut off"
+            what = f"at least {error.missing:,} bytes are missing" if error.missing else "it is cut off"
             raise errors.InvalidInput(f"this is an ONNX file that ends too early: {what}") from error
         return False
     return _GRAPH in seen and bool(seen & {_IR_VERSION, _OPSET})

@@ -114,6 +114,9 @@ class _Scanner:
     def argument(self, opcode: pickletools.OpcodeInfo) -> Any:
         if opcode.arg is None:
             return None
+        if opcode.name in ("GLOBAL", "INST"):
+            # Not by pickletools, which undoes escapes: the unpickler takes these names as they are.
+            return self.line(), self.line()
         width = _SIZED.get(opcode.name)
         if width is not None:
             return self.sized(opcode.name, width)
@@ -131,6 +134,15 @@ class _Scanner:
             return _ANY
         try:
             return self.exactly(size).decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return _ANY
+
+    def line(self) -> object:
+        data = self.stream.readline(MAX_TEXT)
+        if not data.endswith(b"\n"):
+            raise BadPickle("a name has no end")
+        try:
+            return data[:-1].decode()
         except UnicodeDecodeError:
             return _ANY
 
@@ -208,13 +220,13 @@ class _Scanner:
                     raise BadPickle(f"memo entry {argument} is not there")
                 stack.append(self.memo[argument])
             case "GLOBAL":
-                stack.append(self.imported(*str(argument).split(" ", 1)))
+                stack.append(self.imported(*argument))
             case "STACK_GLOBAL":
                 name, module = self.pop(), self.pop()
                 stack.append(self.imported(module, name))
             case "INST":
                 arguments = self.pop_to_mark()
-                stack.append(Made(self.imported(*str(argument).split(" ", 1)), tuple(arguments)))
+                stack.append(Made(self.imported(*argument), tuple(arguments)))
             case "OBJ":
                 items = self.pop_to_mark()
                 stack.append(Made(items[0] if items else _ANY, tuple(items[1:])))

@@ -88,7 +88,22 @@ def discover(path: str | Path) -> list[Found]:
         raise errors.InvalidInput(f"{text} does not exist")
     if not target.is_dir():
         return [Found(_name(_stem(target)), "1", str(target), attribute)]
-    return _model(target, target.name) or _repository(target)
+    found = _model(target, target.name)
+    if found and Path(found[0].path).parent == target:
+        inside = [folder.name for folder in _folders(target) if folder != Path(found[0].path) and _has_model(folder)]
+        if inside:
+            raise errors.InvalidInput(
+                f"{target} holds both a model file ({Path(found[0].path).name}) and model folders"
+                f" ({', '.join(inside[:8])}); name one of them, or move the file into a folder of its own"
+            )
+    return found or _repository(target)
+
+
+def _has_model(folder: Path) -> bool:
+    try:
+        return bool(_model(folder, folder.name))
+    except errors.InvalidInput:  # several models in it are models too
+        return True
 
 
 def _stem(path: Path) -> str:

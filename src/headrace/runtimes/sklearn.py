@@ -55,9 +55,8 @@ class SklearnRuntime:
     def predict(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Arrays:
         produced = self._produce(self._read(inputs))
         if not self._dtypes:
-            return {
-                name: declarations.undeclared(name, _dense(v)) for name, v in zip(self._names, produced, strict=True)
-            }
+            named = zip(self._names, produced, strict=True)
+            return {name: declarations.undeclared(name, _dense(value)) for name, value in named}
         return {
             name: as_bytes_elements(np.asarray(value, dtype=object)) if dtype.hasobject else _dense(value, dtype)
             for name, dtype, value in zip(self._names, self._dtypes, produced, strict=True)

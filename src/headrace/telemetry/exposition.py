@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-import headrace
+from headrace.core import release
 from headrace.core.tensors import Array
 from headrace.telemetry import metrics, pages, processes
 from headrace.telemetry.metrics import Kind, Merge, Metric
@@ -59,7 +59,7 @@ class PageCollector(Collector):
                 yield family
         yield from self._about_processes(snapshots)
         build = _family(metrics.BUILD)
-        _add(build, (headrace.__version__,), 1)
+        _add(build, (release.VERSION,), 1)
         yield build
 
     def _about_processes(self, snapshots: list[PageSnapshot]) -> Iterator[Family]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 
@@ -61,7 +62,7 @@ def test_a_bomb_is_not_inflated(encoding: str) -> None:
 def test_every_truncation_is_refused(encoding: str) -> None:
     body = compression.compress(encoding, b"some text to compress")
     for size in range(len(body)):
-        with pytest.raises(errors.InvalidInput, match="ends too early|not valid"):
+        with pytest.raises(errors.InvalidInput, match=r"ends too early|not valid"):
             compression.decompress(encoding, body[:size], LIMIT)
 
 
@@ -90,10 +91,8 @@ def test_members_are_joined_up_to_a_bound() -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 @given(data=st.binary(max_size=200))
 def test_garbage_raises_only_our_errors(encoding: str, data: bytes) -> None:
-    try:
+    with contextlib.suppress(errors.HeadraceError):
         compression.decompress(encoding, data, LIMIT)
-    except errors.HeadraceError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def test_null_is_nan_in_float_columns_only() -> None:
     assert refused({"instances": [ROW, ROW | {"visits": None}]}, TABLE) == (
         "instances[1]: column 'visits' INT64: expected integer, got null"
     )
-    assert "instances[0]: column 'country' BYTES: expected string" in refused({"instances": [ROW | {"country": None}]}, TABLE)
+    assert "instances[0]: column 'country' BYTES: expected string" in refused(
+        {"instances": [ROW | {"country": None}]}, TABLE
+    )
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity"])
@@ -259,7 +261,10 @@ def test_wrong_values_name_row_and_column(dtype: DType, value: Any, words: str) 
         ({"instances": [[1, 2, 3], [1, 2]]}, "input 'X': the nested lists have different lengths"),
         ({"instances": [{"Y": [1, 2, 3]}]}, "instances[0]: column 'Y' is unknown; the model takes 'X' FP32[-1, 3]"),
         ({"instances": [{"X": [1, 2, 3], "Y": 1}]}, "instances[0]: column 'Y' is unknown"),
-        ({"instances": [{"X": [1, 2, "3"]}]}, "instances[0]: column 'X' FP32 at [2]: expected number or array or null, got string"),
+        (
+            {"instances": [{"X": [1, 2, "3"]}]},
+            "instances[0]: column 'X' FP32 at [2]: expected number or array or null, got string",
+        ),
         ({"instances": [{"X": [1, 2, 3]}, [1, 2, 3]]}, "instances[1]"),
         ({"instances": [{"X": [1, 2, 3]}, {"X": [1, 2]}]}, "input 'X': the rows have different shapes"),
         ({"inputs": {"Y": 1}}, "inputs: column 'Y' is unknown"),
@@ -284,11 +289,17 @@ def test_refused_bodies(document: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({"instances": [[1, "US", 3, True, 4]]}, "this model takes several inputs, so a row is an object with 'amount'"),
+        (
+            {"instances": [[1, "US", 3, True, 4]]},
+            "this model takes several inputs, so a row is an object with 'amount'",
+        ),
         ({"instances": [5]}, "instances[0]: expected object, got integer"),
         ({"instances": []}, "instances is empty"),
         ({"instances": {}}, "instances: expected array, got object"),
-        ({"instances": [{"amount": 1}]}, "instances[0]: column 'country' is missing; the model takes 'amount' FP32[-1]"),
+        (
+            {"instances": [{"amount": 1}]},
+            "instances[0]: column 'country' is missing; the model takes 'amount' FP32[-1]",
+        ),
         ({"instances": [ROW, {}]}, "instances[1]: column 'amount' is missing"),
         ({"instances": [ROW | {"x": 1}]}, "instances[0]: column 'x' is unknown; the model takes"),
         ({"inputs": [1]}, "inputs: expected object, got array; this model takes several inputs"),

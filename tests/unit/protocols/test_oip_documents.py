@@ -32,7 +32,9 @@ SIGNATURE = Signature(
 
 
 def as_json(message: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def test_server_metadata() -> None:
@@ -40,9 +42,9 @@ def test_server_metadata() -> None:
     assert document["name"] == "headrace"
     assert document["version"] == "0.1.0"
     assert "binary_tensor_data" in document["extensions"]
-    assert as_json(service_pb2.ServerMetadataResponse.FromString(oip_grpc_documents.render_server_metadata("0.1.0"))) == (
-        document
-    )
+    assert as_json(
+        service_pb2.ServerMetadataResponse.FromString(oip_grpc_documents.render_server_metadata("0.1.0"))
+    ) == (document)
 
 
 def test_model_metadata() -> None:
@@ -101,7 +103,12 @@ def test_the_configuration_of_a_fixed_and_of_a_streaming_model() -> None:
 def test_the_configuration_over_grpc() -> None:
     serialized = oip_grpc_documents.render_model_config("m", "onnx_onnxv1", SIGNATURE, 64, "onnxruntime")
     config = service_pb2.ModelConfigResponse.FromString(serialized).config
-    assert (config.name, config.platform, config.backend, config.max_batch_size) == ("m", "onnx_onnxv1", "onnxruntime", 64)
+    assert (config.name, config.platform, config.backend, config.max_batch_size) == (
+        "m",
+        "onnx_onnxv1",
+        "onnxruntime",
+        64,
+    )
     assert [(i.name, i.data_type, list(i.dims), i.optional) for i in config.input] == [
         ("X", 11, [30], False),
         ("city", 13, [1], True),

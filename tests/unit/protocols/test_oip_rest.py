@@ -83,7 +83,9 @@ def test_floats_take_integers_and_booleans_take_zero_and_one() -> None:
 @pytest.mark.parametrize("datatype", ["FP32", "INT64", "BYTES"])
 def test_nested_or_flat(datatype: str, data: Any) -> None:
     if datatype == "BYTES":
-        data = json.loads(json.dumps(data).replace("1", '"1"').replace("2", '"2"').replace("3", '"3"').replace("4", '"4"'))
+        data = json.loads(
+            json.dumps(data).replace("1", '"1"').replace("2", '"2"').replace("3", '"3"').replace("4", '"4"')
+        )
     (found,) = parse(tensor(datatype=datatype, shape=[2, 2], data=data)).tensors
     expected = [[b"1", b"2"], [b"3", b"4"]] if datatype == "BYTES" else [[1, 2], [3, 4]]
     assert found.array.tolist() == expected
@@ -109,7 +111,9 @@ def test_unknown_fields_and_nulls_are_ignored() -> None:
 
 
 def test_id_and_parameters() -> None:
-    found = parse(tensor(), id="7", parameters={"a": 1, "b": "x", "c": True, "d": 0.5, "e": None, "headers": {"h": "v"}})
+    found = parse(
+        tensor(), id="7", parameters={"a": 1, "b": "x", "c": True, "d": 0.5, "e": None, "headers": {"h": "v"}}
+    )
     assert found.id == "7"
     assert found.parameters == {"a": 1, "b": "x", "c": True, "d": 0.5}
 
@@ -186,9 +190,7 @@ def test_dimensions_beyond_numpy() -> None:
         parse_binary({"inputs": [tensor(shape=[0, 2**62, 2**62], data=None, parameters={"binary_data_size": 0})]}, b"")
 
 
-@pytest.mark.parametrize(
-    "key", ["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"]
-)
+@pytest.mark.parametrize("key", ["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"])
 def test_shared_memory_is_unsupported(key: str) -> None:
     message = refused(tensor(data=None, parameters={key: 1}), kind=errors.Unsupported)
     assert "shared memory is not supported" in message
@@ -222,7 +224,10 @@ def test_parameters_are_scalars(value: Any, kind: str) -> None:
         (b'{"inputs": [], "id": "\xff"}', "not valid UTF-8"),
         (b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [NaN]}]}', "send that tensor as binary"),
         (b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [-Infinity]}]}', "as binary data"),
-        (b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1e999]}]}', "data[0]: number out of range"),
+        (
+            b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1e999]}]}',
+            "data[0]: number out of range",
+        ),
         (b'{"x": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"inputs": ' + b"[" * 100_000, "inputs[0]"),
         (b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": ' + b"[" * 100_000, "input"),
@@ -400,7 +405,9 @@ def response(*outputs: Tensor, **fields: Any) -> InferenceResponse:
     return InferenceResponse("m", "3", given, **fields)
 
 
-def answer(fields: dict[str, Any], given: InferenceResponse | None = None) -> tuple[dict[str, Any], bytes, dict[bytes, bytes]]:
+def answer(
+    fields: dict[str, Any], given: InferenceResponse | None = None
+) -> tuple[dict[str, Any], bytes, dict[bytes, bytes]]:
     """JSON part, binary part and headers of the answer to a request with these fields."""
     body = json.dumps({"inputs": [tensor()]} | fields).encode()
     request, rendering = oip_rest.parse_request(body, None, SIGNATURE)
@@ -542,7 +549,8 @@ def test_text_that_says_null_is_no_nan() -> None:
 
 def test_nan_in_a_binary_output_beside_json() -> None:
     given = response(
-        Tensor("p", DType.FP32, np.array([np.nan], np.float32)), Tensor("label", DType.BYTES, np.array([b"null"], object))
+        Tensor("p", DType.FP32, np.array([np.nan], np.float32)),
+        Tensor("label", DType.BYTES, np.array([b"null"], object)),
     )
     reply = oip_rest.render_response(given, Rendering(binary={"p": True}), SIGNATURE)
     assert dict(reply.headers)[b"content-type"] == b"application/octet-stream"

@@ -39,8 +39,17 @@ SUFFIXES = [
 ]
 
 
-@pytest.mark.parametrize(("raw", "name"), [("m", "m"), ("org/name", "org/name"), ("org%2Fname", "org/name"),
-                                           ("a/b/c", "a/b/c"), ("my%20model", "my model"), ("%C3%A9", "é")])
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("m", "m"),
+        ("org/name", "org/name"),
+        ("org%2Fname", "org/name"),
+        ("a/b/c", "a/b/c"),
+        ("my%20model", "my model"),
+        ("%C3%A9", "é"),
+    ],
+)
 @pytest.mark.parametrize(("version_path", "version"), [("", ""), ("/versions/3", "3"), ("/versions/v1.2", "v1.2")])
 @pytest.mark.parametrize(("suffix", "operation", "methods"), SUFFIXES)
 def test_oip_model_paths(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.internal import enum_type_wrapper
 
 from headrace.protocols.proto import descriptors
@@ -37,10 +38,16 @@ def names(file: str) -> dict[str, Any]:
 
 def file_of(symbol: str) -> str | None:
     """Name of the file that declares a fully qualified message, enum, service or method; None when there is none."""
-    try:
-        return str(_pool.FindFileContainingSymbol(symbol).name)
-    except KeyError:
-        return None
+    for found in (_pool.FindFileContainingSymbol, _file_of_method):
+        try:
+            return str(found(symbol).name)
+        except KeyError:
+            continue
+    return None
+
+
+def _file_of_method(symbol: str) -> FileDescriptor:
+    return _pool.FindMethodByName(symbol).containing_service.file
 
 
 def is_message(name: str) -> bool:

@@ -1,0 +1,52 @@
+# Everything runs in .venv, which every target makes on demand: Python 3.11+ and pip are all that is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+WORKERS ?= 2
+
+.PHONY: all demo test check fmt bench fuzz protos docs clean help
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+
+all: check test ## everything CI does
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+demo: $(STAMP) ## train a real model, serve it, ask it over REST and gRPC
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## all tests, with real processes and real clients
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+
+check: $(STAMP) ## formatting, lint, types, import layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(STAMP) ## format and apply safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## benchmarks against the peers; see benchmarks/README.md
+	$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(STAMP) ## fuzz the parsers; see tests/fuzz/README.md
+	$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+protos: $(STAMP) ## regenerate protocols/proto from the .proto files
+	$(BIN)/python scripts/generate_protos.py
+
+docs: $(STAMP) ## regenerate docs/settings.md
+	$(BIN)/python -m headrace.app.settings_docs > docs/settings.md
+
+clean: ## remove what make has built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

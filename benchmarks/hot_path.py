@@ -1,0 +1,177 @@
+"""Microseconds of our own code per request: the ASGI application with a replica that answers at once, no sockets.
+
+``python -m benchmarks.hot_path [--profile]``. Shows what a change costs without the noise of a loaded machine; the
+transport, the worker and the kernel are not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import pstats
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import numpy as np
+
+from headrace.core.calls import Batch, Call, ChunkSink
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings
+from headrace.core.models import Signature, Slots, TensorSpec
+from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
+from headrace.core.tensors import DType, Tensor
+from headrace.gateway.http import InferenceApp
+from headrace.gateway.offload import Offload
+from headrace.gateway.records import Records
+from headrace.gateway.services import Services
+from headrace.gateway.settings import GatewaySettings
+from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.router import Router
+from headrace.telemetry.logging import Log
+from headrace.telemetry.pages import SeriesPage
+from headrace.telemetry.recording import RequestRecorder
+
+SIGNATURE = Signature(
+    inputs=(TensorSpec("X", DType.FP32, (-1, 30)),),
+    outputs=(TensorSpec("label", DType.INT64, (-1,)), TensorSpec("probabilities", DType.FP32, (-1, 2))),
+)
+ROUTE = DeploymentRoute(
+    id="fraud@1",
+    version="1",
+    platform="onnx",
+    signature=SIGNATURE,
+    slots=Slots(),
+    batching=BatchingSettings(),
+    admission=AdmissionSettings(),
+    idempotent=True,
+    timeout_s=60.0,
+    replica_timeout_s=60.0,
+    stream_stall_s=30.0,
+    replicas=(),
+)
+BODY = (
+    b'{"inputs":[{"name":"X","shape":[1,30],"datatype":"FP32","data":['
+    + b",".join(b"%.6f" % (i * 37 % 100 / 17) for i in range(30))
+    + b"]}]}"
+)
+
+
+class InstantReplica:
+    """Answers every batch on the next turn of the event loop."""
+
+    id = "fraud@1#0"
+    alive = True
+    draining = False
+    rows_in_flight = 0
+    outstanding = 0
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.batches: dict[int, Batch] = {}
+        self._deployment = deployment
+        self._loop = asyncio.get_running_loop()
+
+    def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
+        batch = Batch(1, calls, sum(c.rows for c in calls), now)
+        self._loop.call_soon(self._finish, batch)
+        return batch
+
+    def _finish(self, batch: Batch) -> None:
+        label, probabilities = np.zeros(1, np.int64), np.array([[0.25, 0.75]], np.float32)
+        for call in batch.calls:
+            call.outputs = [Tensor("label", DType.INT64, label), Tensor("probabilities", DType.FP32, probabilities)]
+            call.batch_rows = batch.rows
+            call.compute = call.wait = 1e-4
+        self._deployment.finished(self, batch, 1e-4, batch.rows)
+
+    def start_stream(self, call: Call, sink: ChunkSink, credit: int, *, idempotent: bool) -> int:
+        raise NotImplementedError
+
+    def grant(self, number: int, chunks: int) -> None: ...
+
+    def cancel(self, number: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def application(directory: Path) -> tuple[InferenceApp, Records]:
+    loop = asyncio.get_running_loop()
+    records = Records(RequestRecorder(SeriesPage(directory, "hot-path")))
+
+    def make(endpoint: str, route: DeploymentRoute, gateways: int) -> Deployment:
+        return Deployment(
+            endpoint,
+            route,
+            gateways,
+            clock=monotonic,
+            call_soon=loop.call_soon,
+            call_later=loop.call_later,
+            recorder=records,
+        )
+
+    router = Router(make)
+    router.apply(RouteTable(1, 1, (EndpointRoute("fraud", (ROUTE,), {"fraud@1": 1.0}),)))
+    deployment = router.endpoints["fraud"].deployments["1"]
+    deployment.add_replica(InstantReplica(deployment))
+    services = Services(GatewaySettings(), router, records, Offload(), directory, monotonic, Log("bench"))
+    return InferenceApp(services), records
+
+
+async def requests(app: InferenceApp, count: int, concurrency: int) -> float:
+    """Seconds for ``count`` requests."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v2/models/fraud/infer",
+        "raw_path": b"/v2/models/fraud/infer",
+        "headers": [
+            (b"host", b"127.0.0.1:8000"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(BODY)),
+        ],
+    }
+    message = {"type": "http.request", "body": BODY}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return message
+
+    async def send(out: Any) -> None:
+        sent.append(out)
+
+    async def client() -> None:
+        for _ in range(count // concurrency):
+            await app(scope, receive, send)
+            sent.clear()
+
+    await app(scope, receive, send)
+    if sent[0]["status"] != 200 or b"0.75" not in sent[1]["body"]:
+        raise SystemExit(f"wrong answer: {sent}")
+    started = perf_counter()
+    await asyncio.gather(*(client() for _ in range(concurrency)))
+    return perf_counter() - started
+
+
+async def main(profile: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        app, records = application(Path(directory))
+        await requests(app, 2000, 16)
+        if profile:
+            profiler = cProfile.Profile()
+            profiler.enable()
+            await requests(app, 20_000, 16)
+            profiler.disable()
+            pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
+            return
+        for concurrency in (1, 16, 64):
+            best = min([await requests(app, 20_000, concurrency) for _ in range(5)])
+            print(f"c={concurrency:<3} {best / 20_000 * 1e6:6.2f} µs a request")
+        records.flush()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(main("--profile" in sys.argv))

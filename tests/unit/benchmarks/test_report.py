@@ -1,0 +1,70 @@
+import pytest
+from benchmarks import report
+from benchmarks.machine import Machine
+from benchmarks.results import Results, RowResult, read, record
+
+MACHINE = Machine(
+    at="2026-01-02T03:04:05+00:00",
+    cpu="A processor",
+    cores=2,
+    memory_gib=8.0,
+    system="Linux 6",
+    python="3.11.2",
+    load_before=0.1,
+    versions={"headrace": "0.1.0"},
+)
+SETTINGS = {"rounds": 1.0, "seconds": 1.0}
+
+
+def rest(rate):
+    one = {"per_second": rate, "p50_us": 500, "p99_us": 1500, "failed": 0}
+    return {count: [one] for count in ("1", "16", "64")}
+
+
+def row(figures):
+    return RowResult(MACHINE, SETTINGS, figures)
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    document = f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n"
+    replaced = report.replace_figures(document, "new")
+    assert replaced == f"above\n{report.BEGIN}\n\nnew\n\n{report.END}\nbelow\n"
+    assert report.replace_figures(replaced, "new") == replaced
+
+
+@pytest.mark.parametrize("document", ["no marks", report.BEGIN, report.END])
+def test_a_document_without_marks_is_refused(document):
+    with pytest.raises(report.NoMarks):
+        report.replace_figures(document, "new")
+
+
+def test_servers_are_listed_by_speed_with_ours_marked():
+    results = Results({"rest": row({"slow": rest(10), "headrace": rest(30_000), "prototype": rest(40_000)})})
+    text = report.markdown(results, "plot.png")
+    assert text.index("| prototype") < text.index("| **headrace** | 30,000 | 0.50 / 1.5 ") < text.index("| slow")
+    assert "![Requests" in text
+    assert "A processor, 2 cores" in text
+    assert "| REST c=16, against prototype | ≥ 0.60× | 0.75× | yes |" in text
+
+
+def test_a_target_that_is_not_met_is_shown_as_such():
+    results = Results({"rest": row({"headrace": rest(10_000), "prototype": rest(40_000)})})
+    assert "| ≥ 0.60× | 0.25× | **no** |" in report.markdown(results)
+
+
+def test_paths_of_the_machine_do_not_reach_the_document():
+    trace = {"name": "/home/someone/.venv/bin/python -m headrace.replica.worker", "resident": [1 << 20] * 20}
+    soak = {"peak": 10.0, "per_second": 7.0, "failed": 0, "seconds": 600.0, "memory": [trace]}
+    text = report.markdown(Results({"soak": row(soak)}))
+    assert "python -m headrace.replica.worker" in text
+    assert "someone" not in text
+
+
+def test_a_row_replaces_only_itself(tmp_path):
+    record(tmp_path, "rest", row({"headrace": rest(1)}))
+    record(tmp_path, "kill", row({"kills": [], "failed": 0}))
+    record(tmp_path, "rest", row({"headrace": rest(2)}))
+    found = read(tmp_path)
+    assert set(found.rows) == {"rest", "kill"}
+    assert found.rows["rest"].figures["headrace"]["1"][0]["per_second"] == 2
+    assert found.rows["kill"].machine == MACHINE

@@ -1,0 +1,175 @@
+"""``headrace predict`` against a server in memory."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from headrace.cli import predict as command
+from headrace.cli.main import app
+from headrace.cli.prediction_inputs import Chunk, Source
+from headrace.client import Client
+
+
+@pytest.fixture
+def server(fake_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Doubles ``amount``, returns ``country``; whatever URL the command names is this server."""
+    made = fake_server()
+    monkeypatch.setattr(command, "Client", functools.partial(Client, transport=made.transport, retries=0))
+    return made
+
+
+def invoke(*arguments: str, stdin: str | None = None) -> Any:
+    return CliRunner().invoke(app, ["predict", *arguments], input=stdin)
+
+
+OUTPUTS = {"model": "fraud", "version": "1", "outputs": {"amount": [25.0, 2.0], "country": ["US", "FR"]}}
+DATA = '{"amount": [12.5, 1], "country": ["US", "FR"]}'
+
+
+def test_data_as_json(server: Any) -> None:
+    result = invoke("fraud", "--data", DATA)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.json", DATA),
+        ("rows.json", '[{"amount": 12.5, "country": "US"}, {"amount": 1, "country": "FR"}]'),
+        ("rows.json", '{"instances": [{"amount": 12.5, "country": "US"}, {"amount": 1, "country": "FR"}]}'),
+        ("rows.jsonl", '{"amount": 12.5, "country": "US"}\n{"amount": 1, "country": "FR"}\n'),
+        ("rows.csv", "country,amount\nUS,12.5\nFR,1\n"),
+    ],
+)
+def test_files_and_stdin_give_the_same(server: Any, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    for result in (invoke("fraud", str(tmp_path / name)), invoke("fraud", "-", stdin=text)):
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout) == OUTPUTS
+
+
+def test_pairs_parameters_and_version(server: Any) -> None:
+    result = invoke(
+        "team/fraud", "-i", "amount=2", "-i", "country=US", "-p", "top=3", "--version", "7", "--output", "jsonl"
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"amount": 4.0, "country": "US"}
+    assert server.paths()[-1] == "/v2/models/team/fraud/versions/7/infer"
+    assert b'"top":3' in server.requests[-1].content
+
+
+def test_many_rows_go_in_several_requests_and_come_back_in_order(server: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("amount,country\n" + "".join(f"{n},c{n}\n" for n in range(25)))
+    result = invoke("fraud", str(path), "--rows", "10", "--json")
+    assert json.loads(result.stdout)["outputs"]["amount"] == [2.0 * n for n in range(25)]
+    assert sum(p.endswith("/infer") for p in server.paths()) == 3
+    lines = invoke("fraud", str(path), "--rows", "10", "--output", "jsonl").stdout.splitlines()
+    assert [json.loads(line)["country"] for line in lines] == [f"c{n}" for n in range(25)]
+
+
+def test_table(server: Any) -> None:
+    result = invoke("fraud", "--data", DATA, "--output", "table")
+    assert result.exit_code == 0
+    assert next(line.split() for line in result.stdout.splitlines() if line.strip()) == ["amount", "country"]
+
+
+def test_streams(server: Any) -> None:
+    result = invoke("fraud", "--stream", "--data", '{"amount": [1.5], "country": ["US"]}')
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["country"] for line in lines] == ["US"] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fraud",), 'Try: headrace predict fraud --data \'{"amount":[0.0],"country":["a"]}\''),
+        (("absent", "-d", DATA), "no model 'absent'"),
+        (("fraud", "-d", "{"), "--data: not valid JSON"),
+        (("fraud", "-d", '{"amout": [1]}'), "unexpected input 'amout'"),
+        (("fraud", "-d", '{"amount": ["x"]}'), "input 'amount' row 0: expected a number (FP64), got 'x'"),
+        (("fraud", "-d", '{"amount": [1]}'), "missing input 'country'"),
+        (("fraud", "rows.csv"), "rows.csv: cannot be read"),
+        (("fraud", "rows.csv", "-d", DATA), "give one of FILE, --data and --input"),
+        (("fraud", "-d", DATA, "--output", "xml"), "--output: expected json, jsonl or table, got 'xml'"),
+        (("fraud", "-d", DATA, "--json", "--output", "table"), "--output: expected"),
+        (("fraud", "-d", DATA, "--format", "xml"), "--format: expected json, jsonl, csv, got 'xml'"),
+        (("fraud", "-d", DATA, "--timeout", "soon"), "--timeout: expected a duration above 0"),
+        (("fraud", "-d", DATA, "--timeout", "0"), "--timeout: expected a duration above 0"),
+        (("fraud", "-i", "amount"), "--input: expected NAME=VALUE"),
+    ],
+)
+def test_wrong_use_ends_with_2_and_a_reason(server: Any, arguments: tuple[str, ...], message: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr + result.stdout
+    as_json = invoke(*arguments, "--json") if "--json" not in arguments else result
+    assert message in json.loads(as_json.stdout)["error"]
+
+
+def test_errors_in_later_requests_say_where(server: Any) -> None:
+    rows = [{"amount": n, "country": "x"} for n in range(5)]
+    rows[3]["amount"] = "bad"
+    result = invoke("fraud", "-d", json.dumps(rows), "--rows", "2")
+    assert result.exit_code == 2
+    assert "in the request that begins with row 2: input 'amount' row 1: expected a number" in result.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, 3), (429, 3), (504, 3), (500, 1), (400, 2)])
+def test_exit_codes_of_failures(server: Any, status: int, code: int) -> None:
+    server.rules.append(
+        lambda request: httpx.Response(status, content=b'{"error": "why"}') if request.method == "POST" else None
+    )
+    result = invoke("fraud", "-d", DATA)
+    assert (result.exit_code, result.stderr) == (code, "error: why\n")
+
+
+def test_a_server_that_is_not_there_ends_with_3(fake_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    transport = fake_server(refuse).transport
+    monkeypatch.setattr(command, "Client", functools.partial(Client, transport=transport, retries=0))
+    result = invoke("fraud", "-d", DATA, "--url", "localhost:1")
+    assert result.exit_code == 3
+    assert "cannot connect to http://localhost:1" in result.stderr
+
+
+def test_the_url_comes_from_the_environment(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_URL", "http://other:1")
+    assert invoke("fraud", "-d", DATA).exit_code == 0
+    assert server.requests[0].url.host == "other"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_jobs_show_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    source = Source(io.StringIO(), "csv", "rows.csv", size=100, position=lambda: 50)
+    chunks = [Chunk([n], n) for n in range(4)]
+    assert list(command._with_progress(source, iter(chunks))) == chunks
+    assert "rows.csv, row 3" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("count", "terminal"), [(0, True), (1, True), (4, False)])
+def test_short_jobs_and_pipes_show_none(monkeypatch: pytest.MonkeyPatch, count: int, terminal: bool) -> None:
+    stderr = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    source = Source(io.StringIO(), "csv", "rows.csv", size=100, position=lambda: 50)
+    chunks = [Chunk([n], n) for n in range(count)]
+    assert list(command._with_progress(source, iter(chunks))) == chunks
+    assert stderr.getvalue() == ""

@@ -1,0 +1,118 @@
+"""Events and routes in words."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from headrace.app import events
+from headrace.cli import wording
+from headrace.core.models import Artifact, Format, Signature, TensorSpec
+from headrace.core.replicas import ReplicaState
+from headrace.core.routes import EndpointRoute
+from headrace.core.tensors import DType
+
+EVENTS: list[tuple[events.Event, str]] = [
+    (
+        events.ModelInspected("fraud", "2", Artifact("/m/fraud.onnx", Format.ONNX, "onnx", "sha256:0")),
+        "fraud version 2: onnx in /m/fraud.onnx, loading",
+    ),
+    (events.ModelFailed("fraud", "2", "no weights"), "fraud version 2 failed: no weights"),
+    (events.ModelFailed("fraud", "", "not a model"), "fraud failed: not a model"),
+    (events.Serving("u", "m", (), 1, 0.5), "serving 0 endpoints after 0.50 s"),
+    (events.ReplicaRestarted("fraud@1#2", "out of memory"), "replica fraud@1#2 restarts: out of memory"),
+    (events.VersionLoaded("fraud", "3", "2"), "fraud: version 3 took over from 2"),
+    (events.BatchingExplained("fraud@1", "limit 64: it pays"), "batching fraud@1: limit 64: it pays"),
+    (events.Draining(30.0), "stopping: up to 30 s to finish accepted requests (a second Ctrl-C stops at once)"),
+    (events.Stopped(0), "stopped"),
+    (events.Stopped(1), "stopped with exit code 1"),
+]
+
+
+@pytest.mark.parametrize(("event", "line"), EVENTS, ids=lambda value: type(value).__name__)
+def test_every_event_is_a_sentence(event: events.Event, line: str) -> None:
+    assert wording.one_line(event) == line
+
+
+def test_the_table_above_has_every_event() -> None:
+    assert {type(event) for event, _ in EVENTS} == set(typing.get_args(events.Event))
+
+
+def test_rows_say_how_each_deployment_is(serving: events.Serving) -> None:
+    ready, failed = wording.endpoint_rows(serving.endpoints)
+    assert ready == ("fraud", "1", "sklearn", "1/2", "ready", "'amount' FP64[-1], 'country' BYTES[-1]", "")
+    assert failed == ("bad", "1", "", "0/1", "failed", "", "no weights")
+    assert wording.started(serving) == "serving 1 of 2 endpoints after 1.23 s"
+
+
+@pytest.mark.parametrize(
+    ("states", "reason", "state"),
+    [
+        ((ReplicaState.READY,), "", "ready"),
+        ((ReplicaState.READY, ReplicaState.FAILED), "", "ready"),
+        ((ReplicaState.LOADING,), "", "loading"),
+        ((ReplicaState.STARTING, ReplicaState.FAILED), "crashed", "loading"),
+        ((ReplicaState.FAILED,), "", "failed"),
+        ((), "not trusted", "failed"),
+        ((), "", "loading"),
+    ],
+)
+def test_states(
+    endpoint: Callable[..., EndpointRoute], states: tuple[ReplicaState, ...], reason: str, state: str
+) -> None:
+    assert wording.state(endpoint("x", *states, reason=reason).deployments[0]) == state
+
+
+def test_many_inputs_are_shortened(endpoint: Callable[..., EndpointRoute]) -> None:
+    signature = Signature(tuple(TensorSpec(f"c{n}", DType.FP32, (-1,)) for n in range(30)), ())
+    text = wording.inputs(endpoint("x", signature=signature).deployments[0])
+    assert text.startswith("'c0' FP32[-1], ")
+    assert text.endswith("'c5' FP32[-1] and 24 more")
+    anything = Signature((), (), any_inputs=True)
+    assert wording.inputs(endpoint("x", signature=anything).deployments[0]) == "any"
+
+
+def test_examples_are_of_ready_endpoints_shortest_first(endpoint: Callable[..., EndpointRoute]) -> None:
+    image = Signature((TensorSpec("image", DType.FP32, (-1, 3, 224, 224)),), ())
+    event = events.Serving(
+        "http://h:1",
+        "http://h:2",
+        (
+            endpoint("img", ReplicaState.READY, signature=image),
+            endpoint("fraud", ReplicaState.READY),
+            endpoint("slow", ReplicaState.LOADING),
+        ),
+        1,
+        1.0,
+    )
+    assert wording.examples(event) == [
+        """curl -s http://h:1/v1/models/fraud:predict -d '{"instances":[{"amount":0.0,"country":"a"}]}'""",
+        "curl -s http://h:1/v2/models/img",
+        "headrace predict img --url http://h:1 --input image=@image.npy",
+    ]
+
+
+def test_no_more_examples_than_fit_a_screen(endpoint: Callable[..., EndpointRoute]) -> None:
+    many = tuple(endpoint(f"m{n}", ReplicaState.READY) for n in range(9))
+    event = events.Serving("http://h:1", "http://h:2", many, 1, 1.0)
+    assert len(wording.examples(event)) == wording.EXAMPLES_SHOWN
+
+
+def test_addresses(serving: events.Serving) -> None:
+    assert wording.addresses(serving) == [
+        ("REST", "http://127.0.0.1:8000"),
+        ("gRPC", "127.0.0.1:8000"),
+        ("metrics", "http://127.0.0.1:9000/metrics"),
+        ("management", "http://127.0.0.1:9000"),
+    ]
+    secure = msgspec.structs.replace(serving, url="https://127.0.0.1:8000")
+    assert wording.addresses(secure)[1] == ("gRPC", "127.0.0.1:8000 (TLS)")
+
+
+def test_the_log_tail_is_bounded() -> None:
+    tail = wording.log_tail(events.ModelFailed("a", "1", "r", "\n".join(map(str, range(100))) + "\n"))
+    assert tail == [str(n) for n in range(80, 100)]
+    assert wording.log_tail(events.Stopped(0)) == []
