@@ -199,7 +199,7 @@ class Server:
         command = [sys.executable, "-m", "headrace.cli.main", "serve", "--config", str(config), "--json"]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--until-stdin-closes"],
+                [*command, "--for-parent", str(self._folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

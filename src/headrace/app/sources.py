@@ -78,7 +78,7 @@ def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candi
             path=str(Path(f.path).absolute()),
             attribute=source.attribute or f.attribute,
             served=f.served,
-            typed=Path(f.path) == Path(source.path),
+            typed=Path(f.path).absolute() == Path(source.path).absolute(),
             settings=settings,
         )
         for f in found

@@ -30,6 +30,7 @@ from headrace.core.envelope import Splitter, wrap
 _WATCH_EVERY_S = 0.25
 _RESTART_PAUSE_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 _CHILD_EXIT_S = 5.0
+_CONTROLLER_READS_S = 5.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(orders.Order).decode
@@ -269,12 +270,13 @@ class Supervisor:
             return
         message = wrap(_encode(report))
         try:
-            link.setblocking(True)
+            # A controller that does not read for this long hangs; what it missed its successor hears in snapshots.
+            link.settimeout(_CONTROLLER_READS_S)
             link.sendall(message)
             link.setblocking(False)
         except OSError:
-            # The controller is dying; its successor gets snapshots of everything.
-            return
+            if self._controller is not None:
+                self._controller.kill("it does not read what the supervisor tells it")
 
     def _forward(self, name: str, line: str) -> None:
         """Children's output goes to our stderr, workers' lines with their name."""

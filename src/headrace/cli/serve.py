@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -49,7 +50,7 @@ def serve(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per event, for machines.")] = False,
-    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+    for_parent: Annotated[Path | None, typer.Option("--for-parent", metavar="FOLDER", hidden=True)] = None,
     **flags: Any,
 ) -> None:
     """Serve models over REST and gRPC on one port.
@@ -60,20 +61,25 @@ def serve(
     with reported(as_json):
         settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
         check_sources(settings.models)
-        if until_stdin_closes:
-            threading.Thread(target=_stop_with_parent, name="parent-watch", daemon=True).start()
+        orphaned = threading.Event()
+        if for_parent is not None:
+            threading.Thread(target=_stop_with_parent, args=[orphaned], name="parent-watch", daemon=True).start()
         # The supervisor is imported last: a wrong flag should not wait for the whole server to be imported.
         from headrace.app.supervisor import run
 
         code = run(settings, make_screen(as_json=as_json, quiet=quiet))
+        if for_parent is not None and orphaned.is_set():
+            # The parent, which would have removed its folder, was killed.
+            shutil.rmtree(for_parent, ignore_errors=True)
     raise typer.Exit(code)
 
 
-def _stop_with_parent() -> None:
+def _stop_with_parent(orphaned: threading.Event) -> None:
     """End as by SIGTERM when the process that started this one has gone (its end of the pipe closes)."""
     # The descriptor itself: a thread that waits in sys.stdin would hold its lock when the interpreter ends.
     while os.read(0, 4096):
         pass
+    orphaned.set()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

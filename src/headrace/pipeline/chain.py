@@ -153,6 +153,8 @@ async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[
     try:
         for call in calls:
             await call.waiter  # type: ignore[misc]  # the waiters made above are futures
+            if call.error is not None:
+                break
     finally:
         # One piece failed or the caller left: nobody needs the others.
         for call in calls:

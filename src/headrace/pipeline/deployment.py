@@ -25,6 +25,13 @@ STREAM_CREDIT = 16
 """Chunks a replica may send ahead of the reader of a stream."""
 _DECIDE_EVERY = 32
 _MAX_DEATHS = 2
+_TRUST_S = 1.0
+_TRUST_TIMES = 10.0
+"""The prediction is believed while work goes on, and so many seconds or times its own length after the last batch."""
+_OVERDUE_S = 0.1
+_OVERDUE_TIMES = 10.0
+"""A batch so late hangs, perhaps: nothing is put behind it."""
+_LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
 
 
 class Deployment:
@@ -56,7 +63,11 @@ class Deployment:
         self._recorder = recorder
         self._budget = admission.RetryBudget()
         self._suspects: deque[Call] = deque()
-        self._tested: Replica | None = None
+        self._test: Batch | None = None
+        self._aside: Replica | None = None
+        self._closed = False
+        self._trusted = True
+        self._last_finished = clock()
         self._flush_scheduled = False
         self._delay_scheduled = False
         self._since_decision = 0
@@ -70,7 +81,9 @@ class Deployment:
         """Settings, signature or bounds changed."""
         self.route = route
         self._gateways = gateways
+        self._max_rows = route.batching.max_batch_size
         self._decide()
+        self._end_hopeless()
 
     @property
     def signature(self) -> Signature:
@@ -88,6 +101,11 @@ class Deployment:
         """Some replica can take work now."""
         return any(r.alive and not r.draining for r in self.replicas)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is being computed."""
+        return not (self.queue.count or self._suspects or any(r.outstanding for r in self.replicas))
+
     def add_replica(self, replica: Replica) -> None:
         self.replicas.append(replica)
         self._decide()
@@ -96,19 +114,35 @@ class Deployment:
     def remove_replica(self, replica: Replica) -> None:
         if replica in self.replicas:
             self.replicas.remove(replica)
-        if self._tested is replica:
-            self._tested = None
+        if self._aside is replica:
+            self._aside = None
         self._decide()
+        self._end_hopeless()
 
     def close(self) -> None:
-        """The deployment left the route table: end what waits."""
-        gone = errors.UnknownModel(f"model {self.endpoint!r} version {self.route.version} is no longer deployed")
-        self.queue.fail_all(gone)
-        while self._suspects:
-            self._suspects.popleft().fail(gone)
+        """The deployment left the route table: end what waits, refuse what comes."""
+        self._closed = True
         for replica in self.replicas:
             replica.close()
         self.replicas = []
+        self._end_hopeless()
+
+    def _end_hopeless(self) -> None:
+        """End what waits when no replica will ever come for it."""
+        error = None if self.replicas else self._hopeless()
+        if error is None:
+            return
+        self.queue.fail_all(error)
+        while self._suspects:
+            self._suspects.popleft().fail(error)
+
+    def _hopeless(self) -> errors.HeadraceError | None:
+        model = f"model {self.endpoint!r} version {self.route.version}"
+        if self._closed:
+            return errors.NotReady(f"{model} is no longer deployed; send the request again")
+        if self.route.failed and not self.route.ready:
+            return errors.NotReady(f"{model} cannot be served: {self.route.reason}")
+        return None
 
     def learn(self, timings: Iterable[tuple[int, float]]) -> None:
         """Seed the latency model, e.g. with warm-up timings (rows, seconds)."""
@@ -135,11 +169,12 @@ class Deployment:
     # --- in ---
 
     def admit(self, rows: int, nbytes: int, now: float, deadline: float) -> None:
-        """Raise Overloaded or DeadlineExceeded when the request may not wait."""
+        """Raise Overloaded, DeadlineExceeded or NotReady when the request may not wait."""
+        if not self.replicas and (hopeless := self._hopeless()) is not None:
+            raise hopeless
         queue, bounds = self.queue, self.bounds
-        refusal = admission.check(
-            bounds, queue.rows, queue.bytes, rows, nbytes, deadline - now, self.latency.predict(min(rows, 1))
-        )
+        service = self.latency.predict(rows if rows < self._max_rows else self._max_rows) if self._trusted else 0.0
+        refusal = admission.check(bounds, queue.rows, queue.bytes, rows, nbytes, deadline - now, service)
         if refusal is not None:
             self.refused_requests += 1
             reason, error = refusal
@@ -163,7 +198,7 @@ class Deployment:
 
     def flush(self) -> None:
         """Give replicas that can take work everything they can take."""
-        if self._suspects:
+        if self._suspects or self._aside is not None:
             self._test_suspects()
         queue = self.queue
         while queue.count:
@@ -172,19 +207,29 @@ class Deployment:
             if replica is None or self._held_back(replica, now):
                 return
             limit = self._limit()
-            calls = queue.take(
-                limit, self.route.batching.max_batch_cost, self.decision.alone, now, self.latency.predict(1)
-            )
+            service = self.latency.predict(1) if self._trusted else 0.0
+            calls = queue.take(limit, self.route.batching.max_batch_cost, self.decision.alone, now, service)
             if not calls:
                 return
             self._send(replica, calls, now, limit)
 
     def _send(self, replica: Replica, calls: list[Call], now: float, limit: int) -> None:
-        if calls[0].sink is not None:
-            self._start_stream(replica, calls[0], calls[0].sink, now)
-            return
-        replica.submit(calls, now, 1 if self.decision.alone else limit, idempotent=self.route.idempotent)
-        self._batches += 1
+        try:
+            if calls[0].sink is not None:
+                self._start_stream(replica, calls[0], calls[0].sink, now)
+                return
+            # A worker joins batches by rows only: where cost is bounded, or a call runs alone, it must not.
+            joinable = 1 if self.decision.alone or self.route.batching.max_batch_cost is not None else limit
+            replica.submit(calls, now, joinable, idempotent=self.route.idempotent)
+            self._batches += 1
+        except Exception as error:
+            self._not_sent(calls, error)
+
+    @staticmethod
+    def _not_sent(calls: Iterable[Call], error: Exception) -> None:
+        # This runs in callbacks of the event loop: an exception would be logged there and the calls would be lost.
+        for call in calls:
+            call.fail(errors.Bug(f"the request could not be sent to a replica: {type(error).__name__}: {error}"))
 
     def _start_stream(self, replica: Replica, call: Call, sink: ChunkSink, now: float) -> None:
         call.sent = now
@@ -206,7 +251,7 @@ class Deployment:
         self._turn += 1
         for offset in range(count):
             replica = replicas[(self._turn + offset) % count]
-            if replica is self._tested or not replica.alive or replica.draining:
+            if replica is self._aside or not replica.alive or replica.draining:
                 continue
             load = len(replica.batches)
             if load == 0:
@@ -220,10 +265,11 @@ class Deployment:
         return min(able, key=lambda r: r.outstanding, default=None)
 
     def _about_to_end(self, replica: Replica, now: float) -> bool:
-        if self.queue.rows >= self.decision.limit and not self.decision.alone:
-            return True
+        full = self.queue.rows >= self.decision.limit and not self.decision.alone
         for batch in replica.batches.values():
-            return batch.sent + self.latency.predict(batch.rows) - now < HOP_S
+            expected = self.latency.predict(batch.rows)
+            left = batch.sent + expected - now
+            return (full or left < HOP_S) and left > -(_OVERDUE_TIMES * expected + _OVERDUE_S)
         return True
 
     def _held_back(self, replica: Replica, now: float) -> bool:
@@ -247,19 +293,24 @@ class Deployment:
 
     def finished(self, replica: Replica, batch: Batch, busy: float, batch_rows: int) -> None:
         """A batch came back: learn, refill the replica, then let the callers go on."""
-        self.latency.observe(batch_rows, busy)
-        self._since_decision += 1
-        if self._since_decision >= _DECIDE_EVERY:
-            self._decide()
-        if replica is self._tested:
-            self._tested = None
-        self.finished_requests += len(batch.calls)
-        self._budget.earn(len(batch.calls))
-        if self.queue.count or self._suspects:
-            self.flush()
-        for call in batch.calls:
-            if not call.waiter.done():
-                call.waiter.set_result(None)
+        try:
+            self.latency.observe(batch_rows, busy)
+            self._last_finished = self._clock()
+            self._trusted = True
+            self._since_decision += 1
+            if self._since_decision >= _DECIDE_EVERY:
+                self._decide()
+            if batch is self._test:
+                self._test = None
+            self.finished_requests += len(batch.calls)
+            self._budget.earn(len(batch.calls))
+            if self.queue.count or self._suspects or self._aside is not None:
+                self.flush()
+        finally:
+            # Whatever goes wrong above is not the fault of these callers.
+            for call in batch.calls:
+                if not call.waiter.done():
+                    call.waiter.set_result(None)
 
     def stream_ended(self) -> None:
         """A stream gave its slot back."""
@@ -272,13 +323,18 @@ class Deployment:
 
     def died(self, replica: Replica, computing: list[Batch], waiting: list[Batch]) -> None:
         """A replica died: what only waited goes back to the queue; what was computed is suspect."""
-        self.remove_replica(replica)
-        back = [call for batch in waiting for call in batch.calls if not call.waiter.done()]
+        if any(batch is self._test for batch in (*computing, *waiting)):
+            self._test = None
+        back: list[Call] = []
+        for call in (call for batch in waiting for call in batch.calls if not call.waiter.done()):
+            # Who was there at an earlier death stays suspect.
+            (self._suspects if call.deaths else back).append(call)
         if back:
             self.queue.push_front(back)
         for batch in computing:
             for call in batch.calls:
                 self._suspect(call, replica)
+        self.remove_replica(replica)
         self.flush()
 
     def _suspect(self, call: Call, replica: Replica) -> None:
@@ -302,24 +358,41 @@ class Deployment:
 
     def _test_suspects(self) -> None:
         """Re-run suspects one at a time, alone on one replica, so that only the culprit can be hit again."""
-        while self._suspects and self._tested is None:
+        while self._suspects and self._test is None:
             call = self._suspects[0]
             now = self._clock()
             if call.waiter.done() or call.deadline <= now:
                 self._suspects.popleft()
-                call.fail(errors.DeadlineExceeded("its deadline passed while it waited to be re-run after a death"))
+                call.fail(errors.DeadlineExceeded(_LATE_SUSPECT))
                 continue
-            replica = next((r for r in self.replicas if r.alive and not r.draining and not r.outstanding), None)
+            replica = self._set_aside()
             if replica is None:
                 return
             self._suspects.popleft()
-            self._tested = replica
-            replica.submit([call], now, 1, idempotent=True, solo=True)
+            try:
+                self._test = replica.submit([call], now, 1, idempotent=True, solo=True)
+            except Exception as error:
+                self._not_sent([call], error)
+        if self._test is None and not self._suspects:
+            self._aside = None
+
+    def _set_aside(self) -> Replica | None:
+        """The replica for the next suspect, or None while it is busy: it gets nothing else then, because under load
+        no replica would ever be free by itself."""
+        able = [r for r in self.replicas if r.alive and not r.draining]
+        self._aside = min(able, key=lambda r: r.outstanding, default=None)
+        # Calls of a concurrent model run beside each other; one may take minutes, nobody waits for that.
+        room = self.route.slots.count if self.route.slots.kind is SlotKind.CONCURRENT else 1
+        return self._aside if self._aside is not None and self._aside.outstanding < room else None
 
     # --- time ---
 
     def sweep(self, now: float) -> None:
         """End calls whose deadline has passed, waiting or in flight. Called by the gateway's coarse timer."""
+        if self._trusted:
+            # A prediction that turns everybody away would never be put right: nothing would be computed any more.
+            trust = max(_TRUST_S, _TRUST_TIMES * self.latency.predict(1))
+            self._trusted = now - self._last_finished < trust or any(r.batches for r in self.replicas)
         if self.queue.count or self._suspects:
             self.flush()
         if now < self.next_deadline:
@@ -335,5 +408,8 @@ class Deployment:
                     elif call.deadline < earliest:
                         earliest = call.deadline
         for call in self._suspects:
-            earliest = min(earliest, call.deadline)
+            if call.deadline <= now:
+                call.fail(errors.DeadlineExceeded(_LATE_SUSPECT))
+            else:
+                earliest = min(earliest, call.deadline)
         self.next_deadline = earliest

@@ -114,6 +114,7 @@ class Router:
         for deployment in self.deployments():
             deployment.sweep(now)
         for deployment in list(self._leaving):
-            if not deployment.queue.count and not any(r.outstanding for r in deployment.replicas):
+            # Nothing comes for those that have lost their replicas.
+            if deployment.idle or not deployment.replicas:
                 deployment.close()
                 self._leaving.remove(deployment)

@@ -48,7 +48,7 @@ def status_of(error: errors.HeadraceError) -> int:
 def error_reply(error: errors.HeadraceError, methods: tuple[str, ...] = ()) -> Reply:
     """The answer for an error; ``methods`` are the allowed verbs of a path that refused one. Never raises."""
     status = status_of(error)
-    headers: Headers = [JSON_TYPE]
+    headers: Headers = [JSON_TYPE, (b"x-headrace-error", error.code.encode())]
     if status == 405 or methods:
         headers.append((b"allow", ", ".join(methods).encode()))
     if status in (429, 503):

@@ -119,6 +119,14 @@ def to_list(dtype: DType, array: Array) -> list[Any]:
     return values
 
 
+def texts(name: str, values: list[bytes], advice: str) -> list[str]:
+    """BYTES elements of an output as JSON strings. Raises InvalidInput with ``advice`` when one is not UTF-8."""
+    try:
+        return [item.decode() for item in values]
+    except UnicodeDecodeError:
+        raise errors.InvalidInput(f"output {name!r}: holds bytes that are not UTF-8; {advice}") from None
+
+
 def has_nonfinite(dtype: DType, array: Array) -> bool:
     """Whether NaN or an infinity is among the elements."""
     if dtype not in FLOATS:

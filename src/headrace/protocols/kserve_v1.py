@@ -21,6 +21,7 @@ from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.core.tensors import DType, Tensor
 from headrace.protocols import http_status, json_elements, tabular
+from headrace.protocols.json_sources import Source
 from headrace.protocols.protocol import Rendering, Reply
 
 NAME = "v1"
@@ -58,7 +59,7 @@ def parse_request(body: bytes, json_size: int | None, signature: Signature) -> t
     return InferenceRequest(tensors), Rendering(detail=form)
 
 
-def _typed_source(body: bytes) -> tuple[str, tabular.Source]:
+def _typed_source(body: bytes) -> tuple[str, Source]:
     try:
         parsed = _decode(body)
     except msgspec.ValidationError as error:
@@ -68,10 +69,10 @@ def _typed_source(body: bytes) -> tuple[str, tabular.Source]:
             raise
         return _literal_source(body)
     form = _form(parsed.instances != _ABSENT, parsed.inputs != _ABSENT)
-    return form, tabular.Source(parsed.instances if form == ROWS else parsed.inputs)
+    return form, Source(parsed.instances if form == ROWS else parsed.inputs)
 
 
-def _literal_source(body: bytes) -> tuple[str, tabular.Source]:
+def _literal_source(body: bytes) -> tuple[str, Source]:
     """A body with NaN or Infinity: the standard library reads them."""
     text = body.decode()
     try:
@@ -81,7 +82,7 @@ def _literal_source(body: bytes) -> tuple[str, tabular.Source]:
     if not isinstance(parsed, dict):
         raise errors.InvalidInput("the body is not valid: expected object")
     form = _form(parsed.get(ROWS) is not None, parsed.get(COLUMNS) is not None)
-    return form, tabular.Source(None, parsed[form])
+    return form, Source(None, parsed[form])
 
 
 def _form(rows: bool, columns: bool) -> str:

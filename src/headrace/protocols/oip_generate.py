@@ -19,6 +19,8 @@ from headrace.protocols.protocol import Rendering, Reply
 
 EVENT_STREAM_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
 
+_ASK_INFER = "use infer with binary data"
+
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -92,20 +94,9 @@ def _document(response: InferenceResponse) -> bytes:
     document["model_version"] = response.model_version
     for tensor in response.outputs:
         if json_elements.has_nonfinite(tensor.dtype, tensor.array):
-            raise errors.InvalidInput(
-                f"output {tensor.name!r}: NaN and infinity have no JSON form; use infer with binary data"
-            )
+            raise errors.InvalidInput(f"output {tensor.name!r}: NaN and infinity have no JSON form; {_ASK_INFER}")
         values = json_elements.to_list(tensor.dtype, tensor.array.ravel())
         if tensor.dtype is DType.BYTES:
-            values = _texts(tensor.name, values)
+            values = json_elements.texts(tensor.name, values, _ASK_INFER)
         document[tensor.name] = values[0] if len(values) == 1 else values
     return msgspec.json.encode(document)
-
-
-def _texts(name: str, values: list[bytes]) -> list[str]:
-    try:
-        return [item.decode() for item in values]
-    except UnicodeDecodeError:
-        raise errors.InvalidInput(
-            f"output {name!r}: holds bytes that are not UTF-8; use infer with binary data"
-        ) from None

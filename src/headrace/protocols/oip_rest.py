@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from headrace.core import errors, tensors
-from headrace.core.models import Signature, TensorSpec
+from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse, Parameter
 from headrace.core.tensors import DType, Tensor
 from headrace.protocols import (
@@ -21,6 +21,7 @@ from headrace.protocols import (
     oip_body,
     oip_documents,
     oip_generate,
+    oip_raw,
     outputs,
     raw_tensors,
     request_parameters,
@@ -58,7 +59,7 @@ def parse_request(body: bytes, json_size: int | None, signature: Signature) -> t
     if json_size is None:
         parsed, binary = oip_body.decode(body), None
     elif json_size == 0:
-        return _parse_raw(body, signature)
+        return oip_raw.parse_raw(body, signature)
     else:
         if not 0 < json_size <= len(body):
             raise errors.InvalidInput(f"Inference-Header-Content-Length is {json_size}, the body has {len(body)} bytes")
@@ -173,51 +174,6 @@ def _request_outputs(requested: list[RequestedOutput], rendering: Rendering, sig
     rendering.classification = classification or None
 
 
-def _parse_raw(body: bytes, signature: Signature) -> tuple[InferenceRequest, Rendering]:
-    """Header length 0: the whole body is the only input's bytes, and all outputs are binary."""
-    if len(signature.inputs) != 1 or signature.any_inputs:
-        raise errors.InvalidInput(
-            f"a raw request (Inference-Header-Content-Length: 0) needs a model with one input, this one takes"
-            f" {len(signature.inputs)}"
-        )
-    spec = signature.inputs[0]
-    rendering = Rendering(binary_default=True)
-    if spec.dtype is DType.BYTES:
-        # The body is the element itself, without a length prefix.
-        shape = tuple(1 if dim == -1 else dim for dim in spec.shape)
-        if tensors.element_count(shape) != 1:
-            raise errors.InvalidInput(
-                f"a raw request for BYTES input {spec.name!r} needs shape [1], not {list(spec.shape)}"
-            )
-        array = json_elements.to_array(DType.BYTES, [body]).reshape(shape)
-        return InferenceRequest([Tensor(spec.name, spec.dtype, array)]), rendering
-    shape = _raw_shape(spec, len(body), signature.batchable)
-    return InferenceRequest([raw_tensors.read(spec.name, spec.dtype, shape, body)]), rendering
-
-
-def _raw_shape(spec: TensorSpec, size: int, batchable: bool) -> tuple[int, ...]:
-    shape = list(spec.shape)
-    free = [at for at, dim in enumerate(shape) if dim == -1]
-    if len(free) == 2 and batchable:
-        shape[free.pop(0)] = 1  # one row; the bytes tell the other dimension
-    if len(free) > 1:
-        raise errors.InvalidInput(
-            f"a raw request cannot tell the shape of input {spec.name!r} {list(spec.shape)};"
-            " at most one dimension may vary"
-        )
-    if free:
-        step = tensors.NUMPY_DTYPES[spec.dtype].itemsize
-        for at, dim in enumerate(shape):
-            step *= 1 if at == free[0] else dim
-        if step == 0 or size % step:
-            raise errors.InvalidInput(
-                f"input {spec.name!r}: a raw body of {size} bytes does not fill shape"
-                f" {list(spec.shape)} of {spec.dtype}"
-            )
-        shape[free[0]] = size // step
-    return tuple(shape)
-
-
 class _Output(msgspec.Struct, gc=False, omit_defaults=True):
     name: str
     datatype: DType
@@ -263,7 +219,7 @@ def _render_output(tensor: Tensor, rendering: Rendering, binary: list[bytes | me
     dtype, array = tensor.dtype, tensor.array
     values = array.ravel().tolist()
     if dtype is _BYTES:
-        values = _texts(tensor.name, values, _ASK_BINARY)
+        values = json_elements.texts(tensor.name, values, _ASK_BINARY)
     elif dtype is _FP16 or dtype is _BF16:
         raise errors.InvalidInput(f"output {tensor.name!r}: {dtype} has no JSON form; {_ASK_BINARY}")
     return _Output(tensor.name, dtype, array.shape, None, values)
@@ -273,13 +229,6 @@ def _render_output(tensor: Tensor, rendering: Rendering, binary: list[bytes | me
 _BYTES, _FP16, _BF16 = DType.BYTES, DType.FP16, DType.BF16
 
 _ASK_BINARY = 'ask for it as binary data (parameters {"binary_data": true} of the requested output)'
-
-
-def _texts(name: str, values: list[bytes], advice: str) -> list[str]:
-    try:
-        return [item.decode() for item in values]
-    except UnicodeDecodeError:
-        raise errors.InvalidInput(f"output {name!r}: holds bytes that are not UTF-8; {advice}") from None
 
 
 def _refuse_nonfinite(chosen: list[Tensor], rendering: Rendering) -> None:

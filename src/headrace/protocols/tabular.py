@@ -21,62 +21,9 @@ from headrace.core import binding, errors
 from headrace.core.models import Signature, TensorSpec
 from headrace.core.tensors import NUMPY_DTYPES, Array, DType, Tensor, fp32_to_bf16
 from headrace.protocols import json_elements, untyped
-
-UNNAMED = "input"
-"""Name of a bare value for a model that declares no inputs."""
-
-_OBJECTS = re.compile(rb"\s*\[\s*\{")
-_OBJECT = re.compile(rb"\s*\{")
+from headrace.protocols.json_sources import Source, Typed
 
 _as_tuple = msgspec.structs.astuple
-
-
-class Source:
-    """A JSON value, still raw (the usual case) or parsed (when it held NaN literals)."""
-
-    __slots__ = ("parsed", "raw")
-
-    def __init__(self, raw: msgspec.Raw | None, parsed: Any = None) -> None:
-        self.raw = raw
-        self.parsed = parsed
-
-    def holds_objects(self) -> bool:
-        """Whether this is a list whose first item is an object."""
-        if self.raw is not None:
-            return _OBJECTS.match(self.raw) is not None
-        return isinstance(self.parsed, list) and bool(self.parsed) and isinstance(self.parsed[0], dict)
-
-    def is_object(self) -> bool:
-        if self.raw is not None:
-            return _OBJECT.match(self.raw) is not None
-        return isinstance(self.parsed, dict)
-
-    def value(self) -> Any:
-        return self.parsed if self.raw is None else msgspec.json.decode(self.raw)
-
-    def renamed(self, keys: dict[str, str]) -> Source:
-        """A copy whose objects (this one, or the items of this list) have other keys."""
-        value = self.value()
-        if isinstance(value, list):
-            return Source(None, [_renamed(item, keys) for item in value])
-        return Source(None, _renamed(value, keys))
-
-
-def _renamed(item: Any, keys: dict[str, str]) -> Any:
-    return {keys.get(key, key): value for key, value in item.items()} if isinstance(item, dict) else item
-
-
-class _Typed:
-    """A msgspec type that takes values from a source, whether raw or parsed."""
-
-    def __init__(self, kind: Any) -> None:
-        self._kind = kind
-        self._decode = msgspec.json.Decoder(kind).decode
-
-    def take(self, source: Source) -> Any:
-        if source.raw is not None:
-            return self._decode(source.raw)
-        return msgspec.convert(source.parsed, self._kind)
 
 
 class _Block(NamedTuple):
@@ -106,7 +53,7 @@ class Table:
     def rows(self, source: Source) -> list[Tensor]:
         """A list of rows: objects by input name, or bare values when there is one input."""
         if self.signature.any_inputs:
-            return _guess_rows(self.signature, source.value())
+            return untyped.guess_rows(self.signature, source.value())
         if len(self._specs) == 1 and not (source.holds_objects() and self._is_named(source)):
             return [self._stacked(source)]
         if self._aliases:
@@ -119,7 +66,7 @@ class Table:
     def columns(self, source: Source) -> list[Tensor]:
         """An object of tensors by input name, or one bare tensor when there is one input."""
         if self.signature.any_inputs:
-            return _guess_columns(self.signature, source.value())
+            return untyped.guess_columns(self.signature, source.value())
         if len(self._specs) == 1 and not (source.is_object() and self._is_named(source)):
             return [self._bare(source)]
         if self._aliases:
@@ -137,24 +84,24 @@ class Table:
     # Types, made when first needed.
 
     @cached_property
-    def _rows_type(self) -> _Typed:
+    def _rows_type(self) -> Typed:
         kinds = [
             element if len(spec.shape) <= 1 else element | json_elements.nested(element)
             for spec, element in zip(self._specs, self._elements, strict=True)
         ]
-        return _Typed(list[self._struct("Row", kinds)])  # type: ignore[misc]
+        return Typed(list[self._struct("Row", kinds)])  # type: ignore[misc]
 
     @cached_property
-    def _columns_type(self) -> _Typed:
-        return _Typed(self._struct("Columns", [element | json_elements.nested(element) for element in self._elements]))
+    def _columns_type(self) -> Typed:
+        return Typed(self._struct("Columns", [element | json_elements.nested(element) for element in self._elements]))
 
     @cached_property
-    def _list_type(self) -> _Typed:
-        return _Typed(json_elements.nested(self._elements[0]))
+    def _list_type(self) -> Typed:
+        return Typed(json_elements.nested(self._elements[0]))
 
     @cached_property
-    def _bare_type(self) -> _Typed:
-        return _Typed(self._elements[0] | json_elements.nested(self._elements[0]))
+    def _bare_type(self) -> Typed:
+        return Typed(self._elements[0] | json_elements.nested(self._elements[0]))
 
     def _struct(self, name: str, kinds: list[Any]) -> type[msgspec.Struct]:
         fields: list[Any] = [
@@ -340,35 +287,6 @@ def _element(dtype: DType, literals: bool) -> Any:
     if dtype in json_elements.FLOATS:
         return (float if literals else json_elements.ELEMENT[dtype]) | None
     return json_elements.ELEMENT[dtype]
-
-
-def _guess_rows(signature: Signature, value: Any) -> list[Tensor]:
-    if not isinstance(value, list) or not value:
-        raise errors.InvalidInput("instances: expected a list of at least one row")
-    if not isinstance(value[0], dict):
-        return [_guessed(_only_name(signature), value)]
-    names = value[0].keys()
-    for at, row in enumerate(value):
-        if not isinstance(row, dict) or row.keys() != names:
-            raise errors.InvalidInput(
-                f"instances[{at}]: expected an object with the keys of the first row: {list(names)}"
-            )
-    return [_guessed(name, [row[name] for row in value]) for name in names]
-
-
-def _guess_columns(signature: Signature, value: Any) -> list[Tensor]:
-    if isinstance(value, dict):
-        return [_guessed(name, column) for name, column in value.items()]
-    return [_guessed(_only_name(signature), value)]
-
-
-def _guessed(name: str, value: Any) -> Tensor:
-    dtype, array = untyped.guess(name, value)
-    return Tensor(name, dtype, array)
-
-
-def _only_name(signature: Signature) -> str:
-    return signature.inputs[0].name if signature.inputs else UNNAMED
 
 
 _MAX_TABLES = 256

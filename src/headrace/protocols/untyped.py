@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from headrace.core import errors
-from headrace.core.models import TensorSpec
-from headrace.core.tensors import Array, DType, element_count
+from headrace.core.models import Signature, TensorSpec
+from headrace.core.tensors import Array, DType, Tensor, element_count
 from headrace.protocols import json_elements
+
+UNNAMED = "input"
+"""Name of a bare value for a model that declares no inputs."""
 
 
 def guess(name: str, data: Any) -> tuple[DType, Array]:
@@ -55,6 +58,37 @@ def flatten(data: Any) -> list[Any]:
             return items
         items = list(chain.from_iterable(item if isinstance(item, list) else [item] for item in items))
     raise errors.InvalidInput(f"lists of values are nested more than {json_elements.NESTING} deep")
+
+
+def guess_rows(signature: Signature, value: Any) -> list[Tensor]:
+    """Rows of a dynamic model as tensors: objects give one per key, anything else one. Raises InvalidInput."""
+    if not isinstance(value, list) or not value:
+        raise errors.InvalidInput("instances: expected a list of at least one row")
+    if not isinstance(value[0], dict):
+        return [_guessed(_only_name(signature), value)]
+    names = value[0].keys()
+    for at, row in enumerate(value):
+        if not isinstance(row, dict) or row.keys() != names:
+            raise errors.InvalidInput(
+                f"instances[{at}]: expected an object with the keys of the first row: {list(names)}"
+            )
+    return [_guessed(name, [row[name] for row in value]) for name in names]
+
+
+def guess_columns(signature: Signature, value: Any) -> list[Tensor]:
+    """Columns of a dynamic model as tensors: an object gives one per key, anything else one. Raises InvalidInput."""
+    if isinstance(value, dict):
+        return [_guessed(name, column) for name, column in value.items()]
+    return [_guessed(_only_name(signature), value)]
+
+
+def _guessed(name: str, value: Any) -> Tensor:
+    dtype, array = guess(name, value)
+    return Tensor(name, dtype, array)
+
+
+def _only_name(signature: Signature) -> str:
+    return signature.inputs[0].name if signature.inputs else UNNAMED
 
 
 def fill(spec: TensorSpec, array: Array, batchable: bool) -> Array:

@@ -117,6 +117,10 @@ class _Scanner:
         if opcode.name in ("GLOBAL", "INST"):
             # Not by pickletools, which undoes escapes: the unpickler takes these names as they are.
             return self.line(), self.line()
+        if opcode.name == "STRING":
+            text = self.line()
+            # With escapes it counts as computed: a name has none unless it is to be hidden.
+            return text[1:-1] if isinstance(text, str) and text.isascii() and "\\" not in text else _ANY
         width = _SIZED.get(opcode.name)
         if width is not None:
             return self.sized(opcode.name, width)

@@ -34,6 +34,12 @@ _HARMLESS = ["numpy.dtype", "collections.OrderedDict"]
 _ARGMAX = (ensemble.RandomForestClassifier, ensemble.ExtraTreesClassifier, tree.DecisionTreeClassifier)
 """Classifiers whose ``predict`` is, in scikit-learn's source, the class of the highest ``predict_proba``."""
 
+_SUMMING = (
+    *(ensemble.RandomForestClassifier, ensemble.RandomForestRegressor, ensemble.ExtraTreesClassifier),
+    *(ensemble.ExtraTreesRegressor, ensemble.IsolationForest),
+)
+"""Their threads add up trees in the order in which they finish, so the last bits of a result would vary."""
+
 Produce = Callable[[Any], list[Any]]
 
 
@@ -277,5 +283,5 @@ def _limit_threads(model: Any, threads: int) -> None:
             stack.extend(part[:1000])
         elif isinstance(part, base.BaseEstimator):
             if getattr(part, "n_jobs", None) is not None:
-                part.n_jobs = threads
+                part.n_jobs = 1 if isinstance(part, _SUMMING) else threads
             stack.extend(vars(part).values())

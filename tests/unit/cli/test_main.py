@@ -50,7 +50,7 @@ def test_help_imports_nothing_heavy() -> None:
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print('LOADED', [m for m in {HEAVY!r} if m in sys.modules],"
         " [m for m in sys.modules if m.startswith('headrace') and m not in"
-        " ('headrace', 'headrace.cli', 'headrace.cli.main')])"
+        " ('headrace', 'headrace.core', 'headrace.core.release', 'headrace.cli', 'headrace.cli.main')])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert result.stdout.splitlines()[-1] == "LOADED [] []", result.stdout + result.stderr

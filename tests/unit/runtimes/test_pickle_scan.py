@@ -137,6 +137,11 @@ def test_names_are_read_as_the_unpickler_reads_them() -> None:
     assert _scan("cmodül\nfünf\n.".encode()).imports == {"modül.fünf"}
 
 
+def test_texts_with_escapes_cannot_hide_a_name() -> None:
+    assert _scan(b"S'os'\nS'sys\\x74em'\n\x93.").imports == {"<a name computed while loading>"}
+    assert _scan(b"S'os'\nS'system'\n\x93.").imports == {"os.system"}
+
+
 def test_extension_codes_are_reported() -> None:
     assert _scan(b"\x80\x02\x82\x05.").imports == {"<copyreg extension 5>"}
 
