@@ -1,5 +1,7 @@
-"""1, 2, 4 gateways times 1, 2, 4 replicas with the batchable five-millisecond model: more gateways must not split
-the batches. The model sleeps, so twelve processes on two cores are no unfairness to it."""
+"""1, 2, 4 gateways times 1, 2, 4 replicas of a batchable five-millisecond model.
+
+More gateways must not split the batches. The model sleeps, so twelve processes on two cores are no unfairness to it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--watch: notices changed files and new version folders by their times and sizes. Polling works on every file system."""
+"""--watch: notices changed files and new version folders by times and sizes. Polling works on every file system."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class ReplicaHandle:
         """Batches and streams that this gateway waits for."""
         return len(self.batches) + len(self.streams)
 
-    async def connect(self, timeout: float) -> None:
+    async def connect(self, timeout: float) -> None:  # noqa: ASYNC109 - it is the caller's to choose
         """Open both connections and shake hands. Raises NotReady when the worker cannot be reached."""
         try:
             self._data = await asyncio.wait_for(self._open("data"), timeout)

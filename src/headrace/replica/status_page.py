@@ -4,8 +4,8 @@ The worker writes it (two small stores per batch); supervisor and gateways read 
 works while a model blocks every thread, and it outlives the process: after a death it tells which batches were being
 computed and which only waited. Slots are written entry first, time last, and cleared time first.
 
-Layout, little-endian: magic u32, version u32, pid u32, slots u32, completed batches u64, then per slot ``since u64`` (CLOCK_MONOTONIC
-nanoseconds, 0 = free), ``connection u32``, ``batch u32``.
+Layout, little-endian: magic u32, version u32, pid u32, slots u32, completed batches u64, then per slot ``since u64``
+(CLOCK_MONOTONIC nanoseconds, 0 = free), ``connection u32``, ``batch u32``.
 """
 
 from __future__ import annotations

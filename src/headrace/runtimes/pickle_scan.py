@@ -117,6 +117,8 @@ class _Scanner:
         if opcode.name in ("GLOBAL", "INST"):
             # Not by pickletools, which undoes escapes: the unpickler takes these names as they are.
             return self.line(), self.line()
+        if opcode.name == "PERSID":
+            return self.line()
         if opcode.name == "STRING":
             text = self.line()
             # With escapes it counts as computed: a name has none unless it is to be hidden.
