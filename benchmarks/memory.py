@@ -52,7 +52,7 @@ class MemorySampler:
             for process in self._processes():
                 try:
                     self._samples.setdefault(process.pid, []).append((now, process.memory_info().rss))
-                    self._names.setdefault(process.pid, " ".join(process.cmdline())[-120:])
+                    self._names.setdefault(process.pid, short_command(process.cmdline()))
                 except psutil.NoSuchProcess:
                     continue
 
@@ -61,6 +61,11 @@ class MemorySampler:
             MemoryTrace(pid, self._names.get(pid, ""), [t for t, _ in samples], [rss for _, rss in samples])
             for pid, samples in self._samples.items()
         ]
+
+
+def short_command(words: Sequence[str]) -> str:
+    """The telling end of a command line, without the paths of this machine: results are published."""
+    return " ".join(word.rsplit("/", 1)[-1] for word in words)[-80:]
 
 
 def growth(resident: Sequence[int]) -> float:

@@ -49,7 +49,7 @@ def rates_of(figures: dict[str, Any], shape: str) -> dict[str, list[float]]:
 def main(source: Path, target: Path) -> None:
     rows = json.loads(source.read_text())["rows"]
     panels = [
-        (f"REST, {count} connections, requests/s", rates_of(rows["rest"]["figures"], count))
+        (f"REST, {count} connection{'s' if count != '1' else ''}, requests/s", rates_of(rows["rest"]["figures"], count))
         for count in ("1", "16", "64")
         if "rest" in rows
     ]

@@ -193,14 +193,8 @@ def _soak(row: Row) -> Iterator[str]:
     for trace in row["memory"]:
         resident = [size / 2**20 for size in trace["resident"]]
         places = (0, len(resident) // 4, len(resident) // 2, 3 * len(resident) // 4, len(resident) - 1)
-        lines.append([f"`{_short(trace['name'])}`", *[f"{resident[i]:.1f}" for i in places]])
+        lines.append([f"`{trace['name']}`", *[f"{resident[i]:.1f}" for i in places]])
     yield table(["process, resident MiB at", "start", "25 %", "50 %", "75 %", "end"], lines)
-
-
-def _short(command: str) -> str:
-    """The telling part of a command line: paths of this machine do not belong in a document."""
-    words = [word.rsplit("/", 1)[-1] for word in command.split()]
-    return " ".join(words)[-60:]
 
 
 SECTIONS = {

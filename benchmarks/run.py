@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         soak_seconds=30.0 if options.quick else 600.0,
         with_peers=not options.no_peers,
     )
-    versions = _peer_versions(bench)
+    versions = _other_versions(bench)
     failed = [name for name in names if not _measure(name, bench, out, versions)]
     _publish(out)
     verdicts = judge.judge(results.read(out).figures())
@@ -88,8 +88,9 @@ def _first_line(name: str) -> str:
     return (importlib.import_module(f"benchmarks.rows.{name}").__doc__ or "").splitlines()[0]
 
 
-def _peer_versions(bench: Bench) -> dict[str, str]:
-    versions: dict[str, str] = {}
+def _other_versions(bench: Bench) -> dict[str, str]:
+    tools = machine.installed(environments.python_of("tools"))
+    versions = {"xgboost": tools["xgboost-cpu"], "onnxmltools": tools["onnxmltools"]}
     for contender in bench.peers():
         installed = machine.installed(contender.python())
         versions |= {name: installed[name] for name in contender.versions}

@@ -1,6 +1,6 @@
 """Images of 3x224x224 floats as raw bytes, 600 kB a request: how tensors travel.
 
-Headrace over REST (binary tensor extension) and gRPC; MLServer and KServe over gRPC, the fastest they offer.
+Headrace over REST (binary tensor extension) and gRPC; MLServer and KServe over gRPC, the form they do offer.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def run(bench: Bench) -> dict[str, Any]:
     )
     for trace in traces:
         flat = "flat" if is_flat(trace.resident) else "GROWS"
-        bench.say(f"  {trace.pid} {flat}: {growth(trace.resident) / 2**20:+.1f} MiB  {trace.name[-80:]}")
+        bench.say(f"  {trace.pid} {flat}: {growth(trace.resident) / 2**20:+.1f} MiB  {trace.name}")
     return {
         "peak": peak,
         "per_second": result.per_second,

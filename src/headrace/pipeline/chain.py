@@ -162,11 +162,18 @@ async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[
     for call in calls:
         if call.error is not None:
             raise call.error
-    outputs = [call.outputs or [] for call in calls]
-    return [
-        Tensor(first.name, first.dtype, np.concatenate([piece[i].array for piece in outputs]))
-        for i, first in enumerate(outputs[0])
-    ]
+    return _join([call.outputs or [] for call in calls])
+
+
+def _join(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Outputs of all pieces, one behind the other. Raises BadModelOutput when they do not fit together."""
+    try:
+        return [
+            Tensor(of_piece[0].name, of_piece[0].dtype, np.concatenate([t.array for t in of_piece]))
+            for of_piece in zip(*pieces, strict=True)
+        ]
+    except ValueError as error:
+        raise errors.BadModelOutput(f"outputs of parts of one large request do not fit together: {error}") from None
 
 
 def split(bound: Bound, limit: int) -> list[Bound]:

@@ -294,6 +294,8 @@ class Deployment:
     def finished(self, replica: Replica, batch: Batch, busy: float, batch_rows: int) -> None:
         """A batch came back: learn, refill the replica, then let the callers go on."""
         try:
+            if not self._trusted:
+                self.latency.doubt()
             self.latency.observe(batch_rows, busy)
             self._last_finished = self._clock()
             self._trusted = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 _DECAY = 0.98
 _MIN_WEIGHT = 4.0
 _CLIP = 5.0
+_DOUBTED_WEIGHT = 2.0
 
 
 class LatencyModel:
@@ -36,6 +37,16 @@ class LatencyModel:
         self._st = self._st * _DECAY + seconds
         self._stn = self._stn * _DECAY + seconds * rows
         self._fit()
+
+    def doubt(self) -> None:
+        """What was learned is old: keep the fit, but let the next samples change it quickly."""
+        if self._sw > _DOUBTED_WEIGHT:
+            keep = _DOUBTED_WEIGHT / self._sw
+            self._sw *= keep
+            self._sn *= keep
+            self._snn *= keep
+            self._st *= keep
+            self._stn *= keep
 
     def _fit(self) -> None:
         weight, n, t = self._sw, self._sn, self._st

@@ -77,7 +77,10 @@ class CallQueue:
             call = group[0]
             if not self._worth(call, now, service):
                 self._forget(group.popleft())
-                continue
+                if batch:
+                    continue
+                # The oldest call is gone: another group may be next.
+                break
             if batch and (alone or rows + call.rows > limit):
                 break
             if max_cost is not None:

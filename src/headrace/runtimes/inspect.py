@@ -8,13 +8,9 @@ malicious one ends in InvalidInput or Unsupported. Runs in a short-lived process
 
 from __future__ import annotations
 
-import ast
 import mmap
 import os
-import struct
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +20,9 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.models import Artifact, Format
-from headrace.runtimes import compressed, digest, mlmodel, onnx_file, pickle_scan, sniff
+from headrace.runtimes import compressed, digest, mlmodel, onnx_file, pickle_scan, python_file, skops_file, sniff
 
 _HEAD = 4096
-_MAX_SOURCE = 2 << 20
-_MAX_SCHEMA = 32 << 20
-_MAX_ZIP_DIRECTORY = 16 << 20
 _ECHO = b"headrace-echo 1"
 
 INCOMPLETE = "… (too large to list everything)"
@@ -106,7 +99,8 @@ def _onnx(path: Path, buffer: memoryview) -> Artifact:
     for file in weights:
         if not file.is_file():
             raise errors.InvalidInput(f"its weights are in {file.name!r}, which is missing from {file.parent}")
-        if not file.resolve().is_relative_to(path.parent.resolve()):
+        # Model caches link both files into a folder of blobs: then beside the real model is a good place too.
+        if not any(file.resolve().is_relative_to(home) for home in (path.parent.resolve(), path.resolve().parent)):
             raise errors.InvalidInput(f"its weights file {file.name!r} is a link out of its folder")
     if weights:
         return _artifact(path, Format.ONNX, "onnx", digest=digest.of_files(path.parent, [path, *weights]))
@@ -166,101 +160,9 @@ def _xgboost(path: Path, buffer: memoryview, head: bytes) -> Artifact:
 # --- formats that may carry code ----------------------------------------------------------------------------------
 
 
-_ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, OSError, EOFError, ValueError),
-)
-"""What zipfile raises for damaged, encrypted and hostile archives; RuntimeError is its word for encrypted."""
-
-
 def _zip(path: Path, buffer: memoryview) -> Artifact:
-    _bound_directory(buffer)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = frozenset(entry.filename for entry in entries)
-            if "schema.json" not in names:
-                raise sniff.unsupported(sniff.zip_content(names))
-            size = sum(entry.file_size for entry in entries)
-            if size > 1 << 30 and size > 200 * len(buffer):
-                raise errors.InvalidInput(f"this archive claims to inflate {len(buffer):,} bytes to {size:,}")
-            with archive.open("schema.json") as file:
-                schema = file.read(_MAX_SCHEMA + 1)
-    except _ZIP_ERRORS as error:
-        raise errors.InvalidInput(f"this zip archive is damaged: {error}") from error
-    if len(schema) > _MAX_SCHEMA:
-        raise errors.InvalidInput(f"the schema of this skops file is larger than {_MAX_SCHEMA >> 20} MiB")
-    untrusted = _skops_types(schema)
+    untrusted = skops_file.untrusted_types(path, buffer)
     return _artifact(path, Format.SKOPS, "sklearn", code_bearing=bool(untrusted), imports=untrusted)
-
-
-def _bound_directory(buffer: memoryview) -> None:
-    """Refuse a zip whose directory would take long to read. Its size stands in the end record."""
-    tail = bytes(buffer[-(66 << 10) :])
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + 16:
-        raise errors.InvalidInput("this zip archive is cut off")
-    if int.from_bytes(tail[at + 12 : at + 16], "little") > _MAX_ZIP_DIRECTORY:
-        raise errors.InvalidInput("this zip archive has too many entries")
-
-
-def _skops_types(schema: bytes) -> tuple[str, ...]:
-    """Types in a skops schema that skops does not load on its own.
-
-    An estimate from names, without importing scikit-learn to ask it; skops itself has the last word at load."""
-    try:
-        document = msgspec.json.decode(schema)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise errors.InvalidInput(f"the schema of this skops file is damaged: {error}") from error
-    if not isinstance(document, dict) or "__loader__" not in document:
-        raise errors.Unsupported("this zip archive has a schema.json, but is no skops file")
-    untrusted: set[str] = set()
-    stack: list[Any] = [document]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            stack.extend(node.values())
-            name = _skops_name(node)
-            if name is not None and not _skops_trusts(name):
-                untrusted.add(name)
-    return tuple(sorted(untrusted))
-
-
-def _skops_name(node: dict[str, Any]) -> str | None:
-    module, name = node.get("__module__"), node.get("__class__")
-    if not isinstance(module, str) or not isinstance(name, str):
-        return None
-    content = node.get("content")
-    if node.get("__loader__") == "FunctionNode" and isinstance(content, dict):
-        return f"{content.get('module_path')}.{content.get('function')}"
-    if node.get("__loader__") == "OperatorFuncNode":
-        return f"{module}.{name}()"
-    return f"{module}.{name}"
-
-
-_SAFE_BUILTINS = frozenset(
-    (
-        *("int", "float", "str", "bool", "complex", "list", "set", "frozenset", "map", "tuple", "dict", "bytes"),
-        *("bytearray", "slice", "type", "NoneType", "function", "method", "builtin_function_or_method", "object"),
-    )
-)
-_UNSAFE_SKLEARN = frozenset({"sklearn.tree._tree.Tree"})
-
-
-def _skops_trusts(name: str) -> bool:
-    root, _, rest = name.partition(".")
-    match root:
-        case "builtins":
-            return rest in _SAFE_BUILTINS
-        case "sklearn":
-            # Tree nodes hold indices that scikit-learn follows unchecked, so a crafted file could crash it.
-            return name not in _UNSAFE_SKLEARN and not name.endswith(".TreePredictor") and ".externals." not in name
-        case "numpy" | "scipy":
-            return "ctypes" not in name and "f2py" not in name and "distutils" not in name
-        case "collections":
-            return rest in ("OrderedDict", "defaultdict")
-    return name in ("zoneinfo.ZoneInfo", "functools.partial", "types.FunctionType", "types.MethodType")
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -323,67 +225,10 @@ def _pickled(path: Path, found: pickle_scan.Found, inflated: bool) -> Artifact:
 
 
 def _python(path: Path, attribute: str | None) -> Artifact:
-    if path.stat().st_size > _MAX_SOURCE:
-        raise errors.InvalidInput(f"this Python file is larger than {_MAX_SOURCE >> 20} MiB")
-    try:
-        tree = ast.parse(path.read_bytes(), str(path))
-        if attribute is None:
-            attribute = _only_model(tree, path)
-    except SyntaxError as error:
-        raise errors.InvalidInput(f"line {error.lineno}: {error.msg}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise errors.InvalidInput(f"this Python file cannot be parsed: {error}") from error
-    defined = sorted(_defined(tree))
-    if attribute not in defined and not _imports_everything(tree):
-        raise errors.InvalidInput(f"there is no {attribute!r} in it; it defines {', '.join(defined) or 'nothing'}")
-    imports = tuple(sorted(_imported(tree)))
-    return _artifact(path, Format.PYTHON, "python", code_bearing=True, imports=imports, attribute=attribute)
-
-
-def _only_model(tree: ast.Module, path: Path) -> str:
-    """The one class that derives, directly or through classes of this file, from ``headrace.Model``."""
-    classes = {
-        node.name: [ast.unparse(base) for base in node.bases] for node in tree.body if isinstance(node, ast.ClassDef)
-    }
-    models = {name for name, bases in classes.items() if any(b == "Model" or b.endswith(".Model") for b in bases)}
-    while more := {name for name, bases in classes.items() if name not in models and models.intersection(bases)}:
-        models |= more
-    leaves = sorted(models - {base for bases in classes.values() for base in bases})
-    if len(leaves) == 1:
-        return leaves[0]
-    if leaves:
-        raise errors.InvalidInput(f"it has several models; name one: {', '.join(f'{path.name}:{n}' for n in leaves)}")
-    if "TritonPythonModel" in classes:
-        raise errors.Unsupported(
-            "this is a model of Triton's Python backend; derive a class from headrace.Model instead"
-        )
-    raise errors.InvalidInput("it has no class that derives from headrace.Model")
-
-
-def _defined(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update(alias.asname or alias.name for alias in node.names)
-        else:
-            names.update(n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-    return names
-
-
-def _imports_everything(tree: ast.Module) -> bool:
-    return any(isinstance(n, ast.ImportFrom) and any(a.name == "*" for a in n.names) for n in tree.body)
-
-
-def _imported(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return names
+    source = python_file.read(path, attribute)
+    return _artifact(
+        path, Format.PYTHON, "python", code_bearing=True, imports=source.imports, attribute=source.attribute
+    )
 
 
 def _folder(path: Path) -> Artifact:

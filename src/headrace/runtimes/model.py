@@ -124,6 +124,7 @@ class Model:
     they become the typed, named inputs and outputs of the model, and every argument arrives as a numpy array
     with one entry per row (``Strings`` as an object array of ``str``, ``Bytes`` of ``bytes``, ``BFloat16``
     widened to float32). ``Float32[3, 224, 224]`` gives each row a shape, ``Float32 | None`` an optional input.
+    The arrays are read-only and belong to the call: copy what is to be changed or kept.
     The result is a dict of arrays, lists or scalars; one value when one type is annotated (the output is then
     called ``output``). Arguments annotated ``str``, ``int``, ``float`` or ``bool`` with a default are request
     parameters. A ``predict(self, inputs)`` without annotations takes whatever tensors arrive, as a dict.

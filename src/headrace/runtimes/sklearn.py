@@ -137,11 +137,11 @@ def _input(model: Any, given: tuple[Column, ...] | None) -> Input:
     if sklearn_columns.takes_text(model) and sklearn_columns.names_of(model) is None:
         return _text_input()
     found = sklearn_columns.of(model)
+    width = sklearn_columns.count_of(model)
     if found is not None and sklearn_columns.names_of(model) is not None:
         return _frame_input(found)
     if found is not None and any(column.dtype is DType.BYTES for column in found):
-        return _object_input(found, model.n_features_in_)
-    width = -1 if found is None else model.n_features_in_
+        return _object_input(found, width)
     example = {"input": np.zeros((1, width))} if width >= 0 else None
     return (TensorSpec("input", DType.FP64, (-1, width)),), lambda inputs: inputs["input"], example, False
 

@@ -16,6 +16,9 @@ import numpy as np
 from headrace.core.tensors import DType
 from headrace.runtimes.columns import Column
 
+_MAX_DEPTH = 20
+"""Wrappers in wrappers that are looked through."""
+
 Kinds = dict[int, Column]
 """Columns by their position; a position that is absent is not used by the model."""
 
@@ -24,8 +27,8 @@ def of(estimator: Any) -> tuple[Column, ...] | None:
     """The columns of an estimator in training order; None when it does not say how many features it takes.
 
     Columns that the model drops are left out: they need not be sent."""
-    names, count = names_of(estimator), _count(estimator)
-    if count is None:
+    names, count = names_of(estimator), count_of(estimator)
+    if count < 0:
         return None
     labels = names if names is not None else [f"x{index}" for index in range(count)]
     kinds = _kinds(estimator, labels, list(range(count)))
@@ -34,7 +37,7 @@ def of(estimator: Any) -> tuple[Column, ...] | None:
 
 def names_of(estimator: Any) -> list[str] | None:
     """Names of the training data frame, None for a model trained on a matrix."""
-    names = getattr(estimator, "feature_names_in_", None)
+    names = _learned(estimator, "feature_names_in_")
     return None if names is None else [str(name) for name in names]
 
 
@@ -44,16 +47,26 @@ def takes_text(estimator: Any) -> bool:
     return first is not None and _is_vectorizer(first)
 
 
-def _count(estimator: Any) -> int | None:
-    try:
-        count = getattr(estimator, "n_features_in_", None)
-    except AttributeError:
-        return None
-    return int(count) if count is not None else None
+def count_of(estimator: Any) -> int:
+    """Features of the training data; -1 when the estimator does not say."""
+    count = _learned(estimator, "n_features_in_")
+    return -1 if count is None else int(count)
+
+
+def _learned(estimator: Any, attribute: str) -> Any:
+    """An attribute of the estimator, or of the first one inside that has it: wrappers do not always pass it on."""
+    for _ in range(_MAX_DEPTH):
+        found = getattr(estimator, attribute, None)
+        if found is not None:
+            return found
+        estimator = next(_inside(estimator), None)
+        if estimator is None:
+            return None
+    return None
 
 
 def _first_step(estimator: Any) -> Any:
-    for _ in range(20):
+    for _ in range(_MAX_DEPTH):
         inner = next(_inside(estimator), None)
         if inner is None:
             return estimator

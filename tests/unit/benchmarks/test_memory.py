@@ -23,3 +23,8 @@ def test_growth_ignores_single_outliers():
     resident = [100 * MIB] * 100
     resident[-3] = 500 * MIB
     assert memory.growth(resident) == 0
+
+
+def test_command_lines_lose_their_paths():
+    words = ["/home/someone/.venv/bin/python3", "-m", "headrace.app.gateway", "/tmp/headrace-x/gateway-0.json"]
+    assert memory.short_command(words) == "python3 -m headrace.app.gateway gateway-0.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -73,14 +72,14 @@ def test_long_lists_are_shortened_with_the_unusual_first() -> None:
     assert shown.endswith("and 43 more")
 
 
-def test_links_do_not_widen_a_trusted_path(tmp_path: Path) -> None:
+def test_links_do_not_widen_a_trusted_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trusted, other = tmp_path / "trusted", tmp_path / "other"
     trusted.mkdir()
     other.mkdir()
     secret = models.build("sklearn-pickle", other)
     (trusted / "m.pkl").symlink_to(secret)
     assert not trust.is_trusted(inspect(trusted / "m.pkl"), [str(trusted)], False)
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert trust.is_trusted(inspect(secret), ["other"], False)
 
 

@@ -1,0 +1,58 @@
+"""What a controller must know to go on where its predecessor was killed, as one small file in the runtime directory.
+
+Without it a new controller would inspect the artifacts again, which may have changed or gone since, and take working
+replicas out of service. The registry's store replaces this file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from headrace.app.watching import Watched
+from headrace.core.endpoints import DeploymentSpec
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """Traffic of an endpoint moves to ``new`` when it is ready; ``old`` then leaves (None: it stays addressable)."""
+
+    new: str
+    old: str | None
+
+
+class LoadFailure(msgspec.Struct, frozen=True):
+    """An artifact that cannot be loaded, and what its worker wrote."""
+
+    reason: str
+    log_tail: str
+
+
+class ControllerState(msgspec.Struct, frozen=True):
+    """``began`` names the run of ``headrace serve`` that this belongs to: another run starts from its arguments.
+    ``failures`` are (endpoint, version, reason)."""
+
+    began: float
+    deployments: tuple[DeploymentSpec, ...]
+    traffic: dict[str, str]
+    failures: tuple[tuple[str, str, str], ...]
+    switches: dict[str, Switch]
+    load_failures: dict[str, LoadFailure]
+    watched: Watched | None
+
+
+def save(path: Path, state: ControllerState) -> None:
+    """Replace the file as a whole, so that a death in the middle leaves the old one."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.encode(state))
+    os.replace(partial, path)
+
+
+def load(path: Path, began: float) -> ControllerState | None:
+    """The state of this run, None when it has not left any yet."""
+    try:
+        state = msgspec.json.decode(path.read_bytes(), type=ControllerState)
+    except FileNotFoundError:
+        return None
+    return state if state.began == began else None
