@@ -1,7 +1,7 @@
 """The controller process: makes the world match what was asked for. ``python -m headrace.app.controller ROLE``.
 
-It keeps its state in memory (a store comes with the registry); after a crash it reads its role file again, hears from
-the supervisor which workers live, and goes on. The data plane serves on meanwhile.
+It keeps its state in memory and in a small file (a store comes with the registry); after a crash a new one reads that
+file, hears from the supervisor which workers live, and goes on. The data plane serves on meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import events, orders, resources, roles, sources
+from headrace.app import controller_state, events, orders, resources, roles, sources, watching
+from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.management import serve_management
 from headrace.app.watching import Change, Watcher
@@ -47,13 +48,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_report = msgspec.msgpack.Decoder(orders.Report).decode
 
 
-class Switch(msgspec.Struct, frozen=True):
-    """Traffic of an endpoint moves to ``new`` when it is ready; ``old`` then leaves (None: it stays addressable)."""
-
-    new: str
-    old: str | None
-
-
 class Controller:
     """One per machine. Everything runs on one event loop."""
 
@@ -78,6 +72,9 @@ class Controller:
         self._history: collections.deque[dict[str, object]] = collections.deque(maxlen=_EVENTS_KEPT)
         page = SeriesPage(roles.metrics_directory(role.directory), "controller")
         self._recorder = ControlRecorder(page)
+        self._state_path = Path(role.directory) / "controller.state"
+        self._saved: ControllerState | None = None
+        self._restore()
 
     # --- life ---
 
@@ -104,7 +101,8 @@ class Controller:
     async def _work(self) -> None:
         """Inspect what was named, then watch it if asked to."""
         await self._adopted.wait()
-        await self._inspect_all()
+        if not self._inspected:
+            await self._inspect_all()
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
             if self._watcher is not None:
@@ -134,9 +132,42 @@ class Controller:
             if candidate.served and isinstance(result, DeploymentSpec):
                 self._desired.traffic[result.endpoint] = result.id
         if self._settings.watch:
-            self._watcher = Watcher(self._settings, candidates)
+            self._watcher = Watcher(self._settings, await asyncio.to_thread(watching.first_look, candidates))
         self._inspected = True
         self._changed.set()
+
+    # --- what outlives this process ---
+
+    def _restore(self) -> None:
+        """Go on where a controller of this run ended; its artifacts are not looked at again."""
+        state = controller_state.load(self._state_path, self._role.began)
+        if state is None:
+            return
+        self._desired.deployments = {spec.id: spec for spec in state.deployments}
+        self._desired.traffic = dict(state.traffic)
+        self._desired.failures = {(endpoint, version): reason for endpoint, version, reason in state.failures}
+        self._switches = dict(state.switches)
+        for deployment, failure in state.load_failures.items():
+            restarts = self._observed.restarts_of(deployment)
+            restarts.load_failure, restarts.log_tail = failure.reason, failure.log_tail
+        if state.watched is not None:
+            self._watcher = Watcher(self._settings, state.watched)
+        self._inspected = True
+
+    def _save(self) -> None:
+        desired, restarts = self._desired, self._observed.restarts
+        state = ControllerState(
+            began=self._role.began,
+            deployments=tuple(desired.deployments.values()),
+            traffic=dict(desired.traffic),
+            failures=tuple((*key, reason) for key, reason in desired.failures.items()),
+            switches=dict(self._switches),
+            load_failures={d: LoadFailure(r.load_failure, r.log_tail) for d, r in restarts.items() if r.load_failure},
+            watched=self._watcher.watched() if self._watcher is not None else None,
+        )
+        if state != self._saved:
+            controller_state.save(self._state_path, state)
+            self._saved = state
 
     def _want(self, candidate: sources.Candidate, result: DeploymentSpec | sources.Failure) -> None:
         if isinstance(result, sources.Failure):
@@ -191,6 +222,9 @@ class Controller:
 
     def _reconcile(self, now: float) -> None:
         """observe → plan → act → publish."""
+        if not self._inspected:
+            # An empty table would tell gateways, and they their callers, that nothing is served here.
+            return
         self._switch_when_ready()
         for action in planning.plan(self._desired, self._observed, self._idle(now), now):
             match action:
@@ -201,6 +235,7 @@ class Controller:
                 case planning.StopWorker(worker):
                     self._send(orders.StopWorker(worker, _STOP_GRACE_S))
         self._publish()
+        self._save()
         self._announce_when_settled()
 
     def _idle(self, now: float) -> frozenset[str]:

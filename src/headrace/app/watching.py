@@ -19,20 +19,35 @@ class Change(msgspec.Struct, frozen=True):
     replaces: str | None
 
 
+class Watched(msgspec.Struct, frozen=True):
+    """What a watcher has seen so far, so that another process can go on with it. ``fingerprints`` are (endpoint,
+    version, fingerprint); ``current`` maps endpoints whose file changes in place to the version in use."""
+
+    fingerprints: tuple[tuple[str, str, Fingerprint], ...]
+    current: dict[str, str]
+
+
+def first_look(candidates: list[sources.Candidate]) -> Watched:
+    """What is on disk now."""
+    return Watched(
+        tuple((c.endpoint, c.version, fingerprint(Path(c.path))) for c in candidates),
+        {c.endpoint: c.version for c in candidates if c.typed},
+    )
+
+
 class Watcher:
     """Call ``changes`` from time to time; each change is told once. A file must be quiet for one call first, so that
     half-written artifacts are not picked up."""
 
-    def __init__(self, settings: ServeSettings, known: list[sources.Candidate]) -> None:
+    def __init__(self, settings: ServeSettings, watched: Watched) -> None:
         self._settings = settings
-        self._fingerprints: dict[tuple[str, str], Fingerprint] = {}
+        self._fingerprints = {(endpoint, version): seen for endpoint, version, seen in watched.fingerprints}
         self._unsettled: dict[tuple[str, str], Fingerprint] = {}
-        self._current: dict[str, str] = {}
-        """Endpoint → version in use, for sources whose files change in place."""
-        for candidate in known:
-            self._fingerprints[candidate.endpoint, candidate.version] = fingerprint(Path(candidate.path))
-            if candidate.typed:
-                self._current[candidate.endpoint] = candidate.version
+        self._current = dict(watched.current)
+
+    def watched(self) -> Watched:
+        """Everything seen up to the last call of ``changes``."""
+        return Watched(tuple((*key, seen) for key, seen in self._fingerprints.items()), dict(self._current))
 
     def changes(self) -> list[Change]:
         """What has changed since the last call. Folders that cannot be listed now are looked at next time."""
@@ -48,9 +63,8 @@ class Watcher:
         if self._unsettled.get(key) != now:
             self._unsettled[key] = now
             return None
-        is_new = key not in self._fingerprints
         self._fingerprints[key] = now
-        if is_new and not candidate.typed:
+        if not candidate.typed:
             return Change(candidate, None)
         old = self._current.get(candidate.endpoint, candidate.version)
         version = str(int(old) + 1) if old.isdigit() else f"{candidate.version}.1"

@@ -48,7 +48,8 @@ def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
         slots=model.slots if model else Slots(),
         batching=spec.batching,
         admission=spec.admission,
-        idempotent=spec.idempotent,
+        # A Python class may say so itself (``idempotent = False``); the stricter of the two holds.
+        idempotent=spec.idempotent and (model is None or model.metadata.get("idempotent") != "no"),
         timeout_s=spec.timeout_s,
         replica_timeout_s=spec.replica_timeout_s,
         stream_stall_s=spec.stream_stall_s,

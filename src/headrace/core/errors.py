@@ -29,7 +29,7 @@ The docstring of a class is its default message. Transport status codes are mapp
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class HeadraceError(Exception):
@@ -48,6 +48,14 @@ class HeadraceError(Exception):
         super().__init__(self.message)
         if retry_after is not None:
             self.retry_after = retry_after
+
+    def untraced(self) -> Self:
+        """The error without its traceback, to be kept beyond the ``except`` that caught it.
+
+        A traceback holds the frames it went through, and with them the request, its body and its connection. Kept in
+        one of those frames it is a cycle that lives until the garbage collector comes by."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class CallerError(HeadraceError):

@@ -91,7 +91,7 @@ class Artifact(msgspec.Struct, frozen=True):
     path: str
     format: Format
     runtime: str
-    """Name in ``runtimes/table.py``: onnx, sklearn, xgboost, lightgbm, python, echo."""
+    """Name in ``runtimes/table.py``: onnx, sklearn, pickle, xgboost, lightgbm, mlflow, python, echo."""
     digest: str
     code_bearing: bool = False
     """Loading runs code chosen by the artifact's author: pickle, joblib, cloudpickle, .py."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.envelope import Splitter
+from headrace.core.models import Signature
 from headrace.core.requests import InferenceResponse
 from headrace.core.tensors import DType, Tensor
 from headrace.gateway import offload
@@ -41,8 +43,14 @@ def answer(message: bytes) -> bytes:
         return offload.join(Failed(error.code, error.message))
 
 
+@functools.lru_cache(maxsize=256)
+def _signature(packed: bytes) -> Signature:
+    # The same object each time: codecs keep tables per signature.
+    return msgspec.msgpack.decode(packed, type=Signature)
+
+
 def _parse(job: ParseJob, payload: memoryview) -> bytes:
-    request, rendering = REST_CODECS[job.codec].parse_request(bytes(payload), job.json_size, job.signature)
+    request, rendering = REST_CODECS[job.codec].parse_request(bytes(payload), job.json_size, _signature(job.signature))
     heads, parts = offload.pack(request.tensors)
     return offload.join(Parsed(heads, request.id, request.parameters, request.outputs, rendering), *parts)
 
@@ -51,7 +59,7 @@ def _render(job: RenderJob, payload: memoryview) -> bytes:
     arrays = tensors_on_wire.unpack(job.tensors, payload)
     tensors = [Tensor(h.name, DType(h.dtype), a) for h, a in zip(job.tensors, arrays, strict=True)]
     response = InferenceResponse(job.model_name, job.model_version, tensors, job.id)
-    reply = REST_CODECS[job.codec].render_response(response, job.rendering, job.signature)
+    reply = REST_CODECS[job.codec].render_response(response, job.rendering, _signature(job.signature))
     return offload.join(Rendered(reply.status, reply.headers), reply.body)
 
 

@@ -119,7 +119,7 @@ class GrpcFront:
             chain.encode(exchange)
             reply = exchange.reply
         except HeadraceError as error:
-            failure = error
+            failure = error.untraced()
         except asyncio.CancelledError:
             self._record(exchange, errors.Cancelled(), request_id, started)
             raise

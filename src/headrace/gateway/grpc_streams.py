@@ -154,7 +154,7 @@ class _InferStream:
             exchange.bytes_in = len(body)
             await self._answer(exchange)
         except HeadraceError as error:
-            failure = error
+            failure = error.untraced()
             await self._tell(oip_grpc.stream_error(error, client_id), 30.0)
         except asyncio.CancelledError:
             failure = errors.Cancelled()

@@ -118,7 +118,7 @@ class InferenceApp:
                 await chain.run(exchange)
                 reply = await self._encode(exchange, dialect.name)
         except HeadraceError as error:
-            failure = error
+            failure = error.untraced()
             if isinstance(error, errors.Cancelled) and exchange is not None and exchange.bytes_out:
                 return
             reply = codec.render_error(error)

@@ -25,11 +25,11 @@ from headrace.replica import messages, tensors_on_wire
 
 
 class ParseJob(msgspec.Struct, tag="parse", array_like=True):
-    """Followed by the body."""
+    """Followed by the body. The signature is packed by itself, so that the codec process can keep what it knows."""
 
     codec: str
     json_size: int | None
-    signature: Signature
+    signature: bytes
 
 
 class RenderJob(msgspec.Struct, tag="render", array_like=True):
@@ -41,7 +41,7 @@ class RenderJob(msgspec.Struct, tag="render", array_like=True):
     id: str | None
     tensors: list[messages.TensorHead]
     rendering: Rendering
-    signature: Signature
+    signature: bytes
 
 
 class Parsed(msgspec.Struct, tag="parsed", array_like=True):
@@ -98,7 +98,7 @@ class Offload:
         self, codec: str, body: bytes, json_size: int | None, signature: Signature
     ) -> tuple[InferenceRequest, Rendering]:
         """``codec.parse_request`` in the codec process; raises what it raises."""
-        answer, payload = await self._ask(join(ParseJob(codec, json_size, signature), body))
+        answer, payload = await self._ask(join(ParseJob(codec, json_size, _encode(signature)), body))
         if not isinstance(answer, Parsed):
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a parse job")
         arrays = tensors_on_wire.unpack(answer.tensors, payload)
@@ -110,7 +110,9 @@ class Offload:
     ) -> Reply:
         """``codec.render_response`` in the codec process; raises what it raises."""
         heads, parts = pack(response.outputs)
-        job = RenderJob(codec, response.model_name, response.model_version, response.id, heads, rendering, signature)
+        job = RenderJob(
+            codec, response.model_name, response.model_version, response.id, heads, rendering, _encode(signature)
+        )
         answer, payload = await self._ask(join(job, *parts))
         if not isinstance(answer, Rendered):
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a render job")

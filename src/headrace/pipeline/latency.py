@@ -6,6 +6,7 @@ _DECAY = 0.98
 _MIN_WEIGHT = 4.0
 _CLIP = 5.0
 _DOUBTED_WEIGHT = 2.0
+_RESOLUTION_S = 1e-9
 
 
 class LatencyModel:
@@ -66,4 +67,4 @@ class LatencyModel:
     def capacity(self, rows: int) -> float:
         """Rows per second of one replica at this batch size; 0 when not known."""
         took = self.predict(rows)
-        return rows / took if took > 0 else 0.0
+        return rows / took if took > _RESOLUTION_S else 0.0

@@ -76,6 +76,10 @@ class Connection:
 
     def _split(self, data: bytes, frames: list[messages.Frame]) -> None:
         pending = self._pending
+        if not pending and len(data) >= 4 and messages.frame_length(data) == len(data):
+            # Nearly always: one read, one frame, no copy.
+            frames.append(messages.parse(memoryview(data)))
+            return
         if pending:
             pending += data
             buffer: bytes | bytearray = pending

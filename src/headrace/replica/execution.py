@@ -78,11 +78,13 @@ def checked(signature: Signature, outputs: Arrays, rows: int) -> Arrays:
     if not outputs:
         raise errors.BadModelOutput("the model returned no outputs")
     result: Arrays = {}
+    batchable = signature.batchable
     for name, value in outputs.items():
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
         if array.dtype.kind in "OUS":
             array = as_bytes_elements(array)
-        if signature.batchable and (array.ndim == 0 or array.shape[0] != rows):
+        shape = array.shape
+        if batchable and (not shape or shape[0] != rows):
             raise errors.BadModelOutput(
                 f"output {name!r} has shape {list(array.shape)} for {rows} rows: dimension 0 must be the rows"
                 " (set batchable = False when the model takes one request at a time)"

@@ -17,6 +17,8 @@ def pack(name: str, dtype: str, arrays: Sequence[Array]) -> tuple[TensorHead, li
     """Blocks of rows as one tensor: its head, and the payload parts, which are views where memory allows.
 
     All ``arrays`` share their inner shape."""
+    if len(arrays) == 1 and dtype != "BYTES":
+        return _pack_one(name, dtype, arrays[0])
     parts: list[Part]
     if dtype == "BYTES":
         parts = [pack_bytes(a) for a in arrays]
@@ -28,6 +30,16 @@ def pack(name: str, dtype: str, arrays: Sequence[Array]) -> tuple[TensorHead, li
     if len(arrays) == 1:
         return TensorHead(name, dtype, first.shape, size), parts
     return TensorHead(name, dtype, (sum(a.shape[0] for a in arrays), *first.shape[1:]), size), parts
+
+
+def _pack_one(name: str, dtype: str, array: Array) -> tuple[TensorHead, list[Part]]:
+    nbytes = array.nbytes
+    if not nbytes:
+        return TensorHead(name, dtype, array.shape, 0), []
+    memory = array.data
+    if not memory.c_contiguous:
+        memory = np.ascontiguousarray(array).data
+    return TensorHead(name, dtype, array.shape, nbytes), [memory]
 
 
 def unpack(heads: Sequence[TensorHead], payload: memoryview) -> list[Array]:
