@@ -86,6 +86,9 @@ class InstantReplica:
             call.compute = call.wait = 1e-4
         self._deployment.finished(self, batch, 1e-4, batch.rows)
 
+    def computing(self) -> tuple[float, int] | None:
+        return None
+
     def start_stream(self, call: Call, sink: ChunkSink, credit: int, *, idempotent: bool) -> int:
         raise NotImplementedError
 

@@ -124,6 +124,8 @@ class FakeReplica:
         self.granted: list[tuple[int, int]] = []
         self.cancelled: list[int] = []
         self.closed = False
+        self.shared: tuple[float, int] | None = None
+        """What ``computing`` tells: (since, rows)."""
         self.fail_next_submit: Exception | None = None
         self._deployment = deployment
         self._numbers = itertools.count(1)
@@ -131,6 +133,9 @@ class FakeReplica:
     @property
     def outstanding(self) -> int:
         return len(self.batches) + len(self.streams)
+
+    def computing(self) -> tuple[float, int] | None:
+        return self.shared
 
     def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
         assert self.alive, "a batch was sent to a dead replica"
@@ -172,7 +177,9 @@ class FakeReplica:
     def oldest(self) -> Batch:
         return next(iter(self.batches.values()))
 
-    def answer(self, batch: Batch | None = None, *, busy: float = 0.001, error: errors.HeadraceError | None = None) -> None:
+    def answer(
+        self, batch: Batch | None = None, *, busy: float = 0.001, error: errors.HeadraceError | None = None
+    ) -> None:
         """Finish a batch (the oldest by default): outputs are the inputs, or all calls fail with ``error``."""
         batch = self.oldest() if batch is None else batch
         del self.batches[batch.id]
@@ -317,7 +324,9 @@ def replica_route(id: str = "m@1#1", state: ReplicaState = ReplicaState.READY) -
     return ReplicaRoute(id, "unix:/nowhere", 0, state, "token")
 
 
-def route_table(version: int = 1, epoch: int = 1, gateways: int = 1, **endpoints: Sequence[DeploymentRoute]) -> RouteTable:
+def route_table(
+    version: int = 1, epoch: int = 1, gateways: int = 1, **endpoints: Sequence[DeploymentRoute]
+) -> RouteTable:
     """A table with these endpoints; the first deployment of each gets its traffic."""
     return RouteTable(
         version,

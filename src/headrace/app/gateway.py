@@ -130,8 +130,8 @@ class Gateway:
 
 
 def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:
-    """h2corn's limits are the outer wall: a little above ours, which answer in the protocol's shape."""
-    wall = settings.max_body_bytes * 2 + (16 << 20)
+    """h2corn's limits are the outer wall. It has none for bodies: its own 413 is empty, while ours names the limit before
+    a byte is read, and h2corn throws away what the client still sends."""
     grpc = tuple(
         h2corn.RequestPolicy(
             path=path,
@@ -151,7 +151,7 @@ def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:
         lifespan="off",
         runtime_threads=1,
         limit_request_head_size=256 << 10,
-        max_request_body_size=wall,
+        max_request_body_size=0,
         request_policies=grpc,
         timeout_request_body_idle=settings.body_idle_s,
         timeout_graceful_shutdown=settings.drain_s,

@@ -21,6 +21,8 @@ from headrace.telemetry.metrics import Refusal
 
 HOP_S = 0.0005
 """A running batch that is predicted to end within this is as good as an idle replica."""
+SHARED_HOP_S = 0.0015
+"""The same when several gateways feed a replica: each meets the end of a batch only as well as its timers do."""
 STREAM_CREDIT = 16
 """Chunks a replica may send ahead of the reader of a stream."""
 _DECIDE_EVERY = 32
@@ -70,6 +72,7 @@ class Deployment:
         self._last_finished = clock()
         self._flush_scheduled = False
         self._delay_scheduled = False
+        self._look_scheduled = False
         self._since_decision = 0
         self._batches = 0
         self._turn = 0
@@ -204,7 +207,10 @@ class Deployment:
         while queue.count:
             now = self._clock()
             replica = self._choose(now)
-            if replica is None or self._held_back(replica, now):
+            if replica is None:
+                self._look_again(now)
+                return
+            if self._held_back(replica, now):
                 return
             limit = self._limit()
             service = self.latency.predict(1) if self._trusted else 0.0
@@ -254,9 +260,10 @@ class Deployment:
             if replica is self._aside or not replica.alive or replica.draining:
                 continue
             load = len(replica.batches)
-            if load == 0:
+            shared = replica.computing() if self._gateways > 1 else None
+            if load == 0 and shared is None:
                 return replica
-            if load == 1 and second is None and self._about_to_end(replica, now):
+            if load <= 1 and second is None and self._about_to_end(replica, shared, now):
                 second = replica
         return second
 
@@ -264,13 +271,35 @@ class Deployment:
         able = [r for r in self.replicas if r.alive and not r.draining and r.outstanding < self.route.slots.count]
         return min(able, key=lambda r: r.outstanding, default=None)
 
-    def _about_to_end(self, replica: Replica, now: float) -> bool:
+    def _about_to_end(self, replica: Replica, shared: tuple[float, int] | None, now: float) -> bool:
+        """Whether what the replica computes, for us or (``shared``) for any gateway, ends so soon that the next batch
+        may leave. A batch that is full may leave earlier; nothing is put behind one that is far too late."""
         full = self.queue.rows >= self.decision.limit and not self.decision.alone
-        for batch in replica.batches.values():
-            expected = self.latency.predict(batch.rows)
-            left = batch.sent + expected - now
-            return (full or left < HOP_S) and left > -(_OVERDUE_TIMES * expected + _OVERDUE_S)
-        return True
+        began, rows = shared or next(((b.sent, b.rows) for b in replica.batches.values()), (now, 0))
+        expected = self.latency.predict(rows)
+        left = began + expected - now
+        soon = HOP_S if self._gateways == 1 else SHARED_HOP_S
+        return (full or left < soon) and left > -(_OVERDUE_TIMES * expected + _OVERDUE_S)
+
+    def _look_again(self, now: float) -> None:
+        """With several gateways nobody tells this one that another's batch is about to end: come back for that moment,
+        so that what waits here joins the next batch."""
+        if self._gateways == 1 or self._look_scheduled:
+            return
+        ends = [
+            began + self.latency.predict(rows)
+            for began, rows in (r.computing() or (0.0, 0) for r in self.replicas)
+            if began
+        ]
+        wait = min(ends, default=0.0) - now - SHARED_HOP_S
+        if wait > 0:
+            self._look_scheduled = True
+            # Timers of the event loop have milliseconds: round down, the window is wider than one.
+            self._call_later(max(int(wait * 1e3), 1) / 1e3, self._looked)
+
+    def _looked(self) -> None:
+        self._look_scheduled = False
+        self.flush()
 
     def _held_back(self, replica: Replica, now: float) -> bool:
         """max_queue_delay: an idle replica waits for a fuller batch, if the operator asked for that."""

@@ -25,6 +25,11 @@ class Replica(Protocol):
     @property
     def outstanding(self) -> int: ...
 
+    def computing(self) -> tuple[float, int] | None:
+        """Since when (monotonic seconds) a batch is being computed, whoever sent it, and its rows; None: none, or not
+        known."""
+        ...
+
     def submit(
         self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False
     ) -> Batch: ...

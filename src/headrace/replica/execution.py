@@ -37,7 +37,7 @@ def run_batch(
     culprits fail. Never raises for what a model does."""
     started = time.monotonic_ns()
     try:
-        outputs = checked(runtime.signature, runtime.predict(inputs, parameters), sum(rows))
+        outputs = _predict(runtime, inputs, parameters, sum(rows))
     except Exception as error:
         if len(rows) == 1 or not idempotent:
             failures = [failure(index, error) for index in range(len(rows))]
@@ -60,7 +60,7 @@ def _one_by_one(
         part = {name: array[at : at + count] for name, array in inputs.items()}
         at += count
         try:
-            blocks.append(checked(runtime.signature, runtime.predict(part, parameters), count))
+            blocks.append(_predict(runtime, part, parameters, count))
         except Exception as error:
             failures.append(failure(index, error))
     if not blocks:
@@ -71,6 +71,23 @@ def _one_by_one(
         lie = errors.BadModelOutput(f"outputs of calls of one batch do not fit together: {error}")
         return Computed({}, [failure(i, lie) for i in range(len(rows))], time.monotonic_ns() - started)
     return Computed(joined, failures, time.monotonic_ns() - started)
+
+
+def _predict(runtime: Runtime, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter], rows: int) -> Arrays:
+    signature = runtime.signature
+    if not rows and signature.batchable:
+        # Many models refuse an input without rows, but beside other requests in a batch they would never see it.
+        empty = no_rows(signature)
+        if empty is not None:
+            return empty
+    return checked(signature, runtime.predict(inputs, parameters), rows)
+
+
+def no_rows(signature: Signature) -> Arrays | None:
+    """The outputs for no rows at all, when the signature tells their shapes."""
+    if not signature.outputs or any(-1 in spec.shape[1:] for spec in signature.outputs):
+        return None
+    return {spec.name: np.empty((0, *spec.shape[1:]), NUMPY_DTYPES[spec.dtype]) for spec in signature.outputs}
 
 
 def checked(signature: Signature, outputs: Arrays, rows: int) -> Arrays:

@@ -58,6 +58,7 @@ class ReplicaHandle:
         self._numbers = itertools.count(1)
         self._data: asyncio.WriteTransport | None = None
         self._control: asyncio.WriteTransport | None = None
+        self._page: status_page.StatusPageReader | None = None
 
     @property
     def outstanding(self) -> int:
@@ -72,6 +73,8 @@ class ReplicaHandle:
         except (OSError, TimeoutError) as error:
             self.close()
             raise errors.NotReady(f"replica {self.id} cannot be reached: {error or 'timeout'}") from error
+        if self.route.status_path is not None:
+            self._page = status_page.StatusPageReader(self.route.status_path)
         self.alive = True
 
     async def _open(self, role: str) -> asyncio.WriteTransport:
@@ -88,6 +91,11 @@ class ReplicaHandle:
         link.transport.write(messages.frame(messages.HELLO, hello))
         await link.welcomed
         return link.transport
+
+    def computing(self) -> tuple[float, int] | None:
+        """Since when (monotonic seconds) the replica computes a batch, whoever sent it, and its rows. None: it is idle,
+        or that is not known (a worker on another machine)."""
+        return None if self._page is None else self._page.computing()
 
     # --- out ---
 
@@ -219,6 +227,9 @@ class ReplicaHandle:
             if transport is not None:
                 transport.abort()
         self._data = self._control = None
+        if self._page is not None:
+            self._page.close()
+            self._page = None
 
 
 def _tensors(heads: list[messages.TensorHead], payload: memoryview) -> list[Tensor]:

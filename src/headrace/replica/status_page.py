@@ -5,7 +5,7 @@ works while a model blocks every thread, and it outlives the process: after a de
 computed and which only waited. Slots are written entry first, time last, and cleared time first.
 
 Layout, little-endian: magic u32, version u32, pid u32, slots u32, completed batches u64, then per slot ``since u64``
-(CLOCK_MONOTONIC nanoseconds, 0 = free), ``connection u32``, ``batch u32``.
+(CLOCK_MONOTONIC nanoseconds, 0 = free), ``connection u32``, ``batch u32``, ``rows u32`` of the joined batch, padding.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ _MAGIC = 0x48524351
 _VERSION = 1
 _PREFIX = struct.Struct("<IIIIQ")
 _COMPLETED_AT = 16
-_SLOT = struct.Struct("<QII")
+_SLOT = struct.Struct("<QIIII")
 _SINCE = struct.Struct("<Q")
-_ENTRY = struct.Struct("<II")
+_ENTRY = struct.Struct("<III")
 SIZE = 4096
 SLOTS = (SIZE - _PREFIX.size) // _SLOT.size
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A batch that is being computed. ``since`` is CLOCK_MONOTONIC, nanoseconds."""
+    """A batch that is being computed. ``since`` is CLOCK_MONOTONIC, nanoseconds; ``rows`` counts everything that is
+    computed together with it."""
 
     since: int
     connection: int
     batch: int
+    rows: int = 0
 
 
 class StatusPageWriter:
@@ -49,11 +51,11 @@ class StatusPageWriter:
         _PREFIX.pack_into(self._map, 0, _MAGIC, _VERSION, os.getpid(), SLOTS, 0)
         self._completed = 0
 
-    def begin(self, slot: int, since: int, connection: int, batch: int) -> None:
+    def begin(self, slot: int, since: int, connection: int, batch: int, rows: int = 1) -> None:
         """Say that ``slot`` computes this batch. Slots beyond the page are not shown."""
         if slot < SLOTS:
             at = _PREFIX.size + slot * _SLOT.size
-            _ENTRY.pack_into(self._map, at + 8, connection, batch)
+            _ENTRY.pack_into(self._map, at + 8, connection, batch, rows)
             _SINCE.pack_into(self._map, at, since)
 
     def end(self, slot: int) -> None:
@@ -64,6 +66,25 @@ class StatusPageWriter:
         """Count a batch or stream that came to its end."""
         self._completed += 1
         _SINCE.pack_into(self._map, _COMPLETED_AT, self._completed)
+
+    def close(self) -> None:
+        self._map.close()
+
+
+class StatusPageReader:
+    """A gateway's view of a living worker's page, for a look per batch."""
+
+    def __init__(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(fd, SIZE, prot=mmap.PROT_READ)
+        finally:
+            os.close(fd)
+
+    def computing(self) -> tuple[float, int] | None:
+        """Since when (CLOCK_MONOTONIC, seconds) the main thread computes, and how many rows; None: nothing."""
+        since, _, _, rows, _ = _SLOT.unpack_from(self._map, _PREFIX.size)
+        return (since / 1e9, rows) if since else None
 
     def close(self) -> None:
         self._map.close()
@@ -82,9 +103,9 @@ def read(path: str | Path) -> list[Running] | None:
         return None
     found = []
     for slot in range(SLOTS):
-        since, connection, batch = _SLOT.unpack_from(raw, _PREFIX.size + slot * _SLOT.size)
+        since, connection, batch, rows, _ = _SLOT.unpack_from(raw, _PREFIX.size + slot * _SLOT.size)
         if since:
-            found.append(Running(since, connection, batch))
+            found.append(Running(since, connection, batch, rows))
     return found
 
 

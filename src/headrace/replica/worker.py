@@ -192,9 +192,10 @@ class Worker:
         runtime = self._runtimes[group[0].frame.replica]
         if runtime is None:
             raise errors.Bug("a batch waits for a replica that never loaded")
+        rows = sum(sum(waiting.head.rows) for waiting in group)
         started = time.monotonic_ns()
         for slot, waiting in enumerate(group):
-            self._page.begin(slot, started, waiting.connection.id, waiting.head.batch)
+            self._page.begin(slot, started, waiting.connection.id, waiting.head.batch, rows)
         try:
             self._compute(runtime, group, started)
         finally:

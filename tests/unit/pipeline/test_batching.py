@@ -65,4 +65,6 @@ def test_the_gain_decides() -> None:
 
 def test_explanation_shows_what_was_learned() -> None:
     text = decide(BatchingSettings(), ROWS, Slots(), learned(0.002, 0.0005)).explanation
-    assert text == "up to 64 rows: a batch takes 2 ms + 0.5 ms per row, so 64 rows together are 4.7x as fast as one by one"
+    assert (
+        text == "up to 64 rows: a batch takes 2 ms + 0.5 ms per row, so 64 rows together are 4.7x as fast as one by one"
+    )

@@ -65,7 +65,9 @@ class Traffic(RuleBasedStateMachine):
         if len([r for r in self.replicas if r.alive]) < 3:
             self.replicas.append(self.world.replica())
 
-    @rule(which=st.integers(0, 100), batch=st.integers(0, 1), fail=st.booleans(), busy=st.sampled_from([1e-4, 0.01, 2.0]))
+    @rule(
+        which=st.integers(0, 100), batch=st.integers(0, 1), fail=st.booleans(), busy=st.sampled_from([1e-4, 0.01, 2.0])
+    )
     def answer(self, which: int, batch: int, fail: bool, busy: float) -> None:
         busy_ones = [r for r in self.replicas if r.batches]
         if busy_ones:
@@ -210,5 +212,3 @@ class NoReplicas(RuleBasedStateMachine):
 
 TestNoReplicas = NoReplicas.TestCase
 TestNoReplicas.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
-
-

@@ -12,7 +12,9 @@ from hypothesis import given
 from headrace.pipeline.latency import LatencyModel
 
 
-def trained(a: float, b: float, *, noise: float, sizes: tuple[int, ...] = (1, 4, 16, 64), count: int = 300) -> LatencyModel:
+def trained(
+    a: float, b: float, *, noise: float, sizes: tuple[int, ...] = (1, 4, 16, 64), count: int = 300
+) -> LatencyModel:
     draw = random.Random(1)
     model = LatencyModel()
     for _ in range(count):

@@ -17,7 +17,9 @@ def make(rows: int = 1, *, mode: str = "", deadline: float = 100.0, enqueued: fl
     return Call(bound(rows, mode=mode), deadline, enqueued, FakeWaiter())
 
 
-def take(queue: CallQueue, limit: int = 100, *, cost: float | None = None, alone: bool = False, now: float = 1.0) -> list[Call]:
+def take(
+    queue: CallQueue, limit: int = 100, *, cost: float | None = None, alone: bool = False, now: float = 1.0
+) -> list[Call]:
     return queue.take(limit, cost, alone, now, 0.0)
 
 
