@@ -21,7 +21,7 @@ from headrace.app import controller_state, events, orders, resources, roles, sou
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.management import serve_management
-from headrace.app.watching import Change, Watcher
+from headrace.app.watching import Change, Watched, Watcher
 from headrace.control import plan as planning
 from headrace.control import publish
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
@@ -65,6 +65,10 @@ class Controller:
         self._inspected = False
         self._announced = False
         self._watcher: Watcher | None = None
+        self._watched: Watched | None = None
+        """What the watcher had seen when its last change was deployed."""
+        self._published: frozenset[str] = frozenset()
+        """Replicas that the current table shows as ready."""
         self._switches: dict[str, Switch] = {}
         self._explained: dict[str, str] = {}
         self._drained_at: dict[str, int] = {}
@@ -108,6 +112,7 @@ class Controller:
             if self._watcher is not None:
                 for change in await asyncio.to_thread(self._watcher.changes):
                     await self._deploy_change(change)
+                self._watched = self._watcher.watched()
 
     async def _reconcile_forever(self) -> None:
         """Level-triggered: at every change, and now and then for what only time changes."""
@@ -126,13 +131,15 @@ class Controller:
         candidates, failures = await asyncio.to_thread(sources.discover, self._settings)
         for failure in failures:
             self._fail(failure)
+        if self._settings.watch:
+            # Before inspection: what changes meanwhile must count as a change.
+            self._watched = await asyncio.to_thread(watching.first_look, candidates)
+            self._watcher = Watcher(self._settings, self._watched)
         results = await sources.inspect(candidates, self._settings.trust) if candidates else []
         for candidate, result in zip(candidates, results, strict=True):
             self._want(candidate, result)
             if candidate.served and isinstance(result, DeploymentSpec):
                 self._desired.traffic[result.endpoint] = result.id
-        if self._settings.watch:
-            self._watcher = Watcher(self._settings, await asyncio.to_thread(watching.first_look, candidates))
         self._inspected = True
         self._changed.set()
 
@@ -151,6 +158,7 @@ class Controller:
             restarts = self._observed.restarts_of(deployment)
             restarts.load_failure, restarts.log_tail = failure.reason, failure.log_tail
         if state.watched is not None:
+            self._watched = state.watched
             self._watcher = Watcher(self._settings, state.watched)
         self._inspected = True
 
@@ -163,7 +171,7 @@ class Controller:
             failures=tuple((*key, reason) for key, reason in desired.failures.items()),
             switches=dict(self._switches),
             load_failures={d: LoadFailure(r.load_failure, r.log_tail) for d, r in restarts.items() if r.load_failure},
-            watched=self._watcher.watched() if self._watcher is not None else None,
+            watched=self._watched,
         )
         if state != self._saved:
             controller_state.save(self._state_path, state)
@@ -184,21 +192,43 @@ class Controller:
     async def _deploy_change(self, change: Change) -> None:
         """--watch: put a new version beside the old one; it takes over when it is ready."""
         (result,) = await sources.inspect([change.candidate], self._settings.trust)
+        endpoint = change.candidate.endpoint
+        serving = self._desired.traffic.get(endpoint)
+        if change.replaces is not None:
+            # Whatever kept the version before this one from being served is history.
+            self._desired.failures.pop((endpoint, change.replaces), None)
+        if isinstance(result, DeploymentSpec) and self._keeps(result):
+            reason = (
+                f"{result.artifact.path} changed, but a version that is served does not change:"
+                " put the new model into a new version folder"
+            )
+            result = sources.Failure(endpoint, result.version, reason)
+        elif isinstance(result, sources.Failure) and serving is None:
+            self._fail(result)
+            return
         if isinstance(result, sources.Failure):
             self._say(events.ModelFailed(result.endpoint, result.version, result.reason))
             return
+        self._observed.restarts.pop(result.id, None)
         self._want(change.candidate, result)
-        endpoint = result.endpoint
-        serving = self._desired.traffic.get(endpoint)
         earlier = self._switches.pop(endpoint, None)
-        if earlier is not None and earlier.new != serving:
+        if earlier is not None and earlier.old is not None and earlier.new != serving:
             # A newer change came before the last one was ready: that one is not needed any more.
             self._desired.deployments.pop(earlier.new, None)
         if serving is None:
             self._desired.traffic[endpoint] = result.id
-        elif change.candidate.served:
+        elif change.candidate.served and serving != result.id:
             self._switches[endpoint] = Switch(result.id, serving if change.replaces is not None else None)
         self._changed.set()
+
+    def _keeps(self, changed: DeploymentSpec) -> bool:
+        """A version of this number is deployed and works, or may yet: it is not replaced in place."""
+        known = self._desired.deployments.get(changed.id)
+        return (
+            known is not None
+            and known.artifact.digest != changed.artifact.digest
+            and not self._observed.restarts_of(changed.id).load_failure
+        )
 
     def _switch_when_ready(self) -> None:
         for endpoint, switch in list(self._switches.items()):
@@ -208,8 +238,7 @@ class Controller:
                 del self._switches[endpoint]
                 self._desired.deployments.pop(switch.new, None)
                 continue
-            ready = [r for r in self._observed.replicas(switch.new) if r.state is ReplicaState.READY]
-            if len(ready) < spec.replicas:
+            if not self._reachable(spec):
                 continue
             old = self._desired.traffic.get(endpoint, "")
             self._desired.traffic[endpoint] = switch.new
@@ -217,6 +246,17 @@ class Controller:
                 self._desired.deployments.pop(switch.old, None)
             del self._switches[endpoint]
             self._say(events.VersionLoaded(endpoint, spec.version, old.rpartition("@")[2]))
+
+    def _reachable(self, spec: DeploymentSpec) -> bool:
+        """Every replica is ready and every gateway connected to it: traffic that moves there now meets no gap."""
+        ready = {r.id for r in self._observed.replicas(spec.id) if r.state is ReplicaState.READY}
+        loads = self._gateways.loads.values()
+        return (
+            len(ready) >= spec.replicas
+            and len(loads) >= self._settings.gateway.gateways
+            and ready <= self._published
+            and all(load.route_version >= self._table.version and ready.isdisjoint(load.unreachable) for load in loads)
+        )
 
     # --- reconcile ---
 
@@ -247,9 +287,12 @@ class Controller:
                 continue
             seen = self._drained_at.get(worker.id, 0)
             busy = {d.deployment for load in self._gateways.loads.values() for d in load.deployments if d.in_flight}
-            informed = all(
-                load.route_version >= seen for load in self._gateways.loads.values()
-            ) and self._gateways.connected == frozenset(self._gateways.loads)
+            # A gateway that has just been restarted, or has not found this controller yet, may hold work too.
+            informed = (
+                all(load.route_version >= seen for load in self._gateways.loads.values())
+                and self._gateways.connected == frozenset(self._gateways.loads)
+                and len(self._gateways.loads) >= self._settings.gateway.gateways
+            )
             if (seen and informed and not busy & {r.deployment for r in worker.replicas}) or (
                 now - since > _DRAIN_LIMIT_S
             ):
@@ -316,6 +359,9 @@ class Controller:
         if endpoints == self._table.endpoints and self._table.version:
             return
         self._table = RouteTable(self._table.version + 1, self._table.epoch, endpoints, gateways)
+        self._published = frozenset(
+            r.id for e in endpoints for d in e.deployments for r in d.replicas if r.state is ReplicaState.READY
+        )
         self._recorder.set_route_version(self._table.version)
         self._gateways.publish(self._table)
 
@@ -421,7 +467,8 @@ class Controller:
 
     def _on_load(self, report: LoadReport) -> None:
         self._explain(report)
-        if not self._announced or any(w.stopping_since is not None for w in self._observed.workers.values()):
+        leaving = any(w.stopping_since is not None for w in self._observed.workers.values())
+        if not self._announced or leaving or self._switches:
             self._changed.set()
 
     def _explain(self, report: LoadReport) -> None:

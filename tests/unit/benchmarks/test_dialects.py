@@ -1,8 +1,9 @@
 import msgspec
 import numpy as np
 import pytest
-from benchmarks import dialects
 from tritonclient.grpc import service_pb2
+
+from benchmarks import dialects
 
 ROWS = np.array([[0.1, -2.5], [3.0, 4.123456]], np.float32)
 

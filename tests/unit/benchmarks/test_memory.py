@@ -1,4 +1,5 @@
 import pytest
+
 from benchmarks import memory
 
 MIB = 1 << 20

@@ -1,4 +1,5 @@
 import pytest
+
 from benchmarks import report
 from benchmarks.machine import Machine
 from benchmarks.results import Results, RowResult, read, record

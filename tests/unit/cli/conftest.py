@@ -11,14 +11,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.unit.client.fake_server import FakeServer
-
 from headrace.app import events
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
 from headrace.core.tensors import DType
+from tests.unit.client.fake_server import FakeServer
 
 TABLE = Signature(
     (TensorSpec("amount", DType.FP64, (-1,)), TensorSpec("country", DType.BYTES, (-1,))), (), columns=True

@@ -13,12 +13,11 @@ _ROOT = str(Path(__file__).parents[3])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
-from tests import models  # noqa: E402
-
 from headrace.core.models import Artifact  # noqa: E402
 from headrace.runtimes import table, trust  # noqa: E402
 from headrace.runtimes.inspect import inspect  # noqa: E402
 from headrace.runtimes.runtime import LoadOptions, Runtime  # noqa: E402
+from tests import models  # noqa: E402
 
 Loader = Callable[..., Runtime]
 

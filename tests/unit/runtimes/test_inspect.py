@@ -24,13 +24,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests import models
 
 from headrace.core import errors
 from headrace.core.models import Artifact, Format
 from headrace.runtimes import compressed, digest
 from headrace.runtimes import inspect as inspection
 from headrace.runtimes.inspect import inspect
+from tests import models
 
 FORMATS = {
     "onnx": Format.ONNX,

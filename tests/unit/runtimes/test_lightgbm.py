@@ -11,11 +11,11 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-from tests import models
 
 from headrace.core import errors
 from headrace.core.tensors import DType
 from headrace.runtimes.runtime import Runtime
+from tests import models
 
 Load = Callable[..., Runtime]
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from tests import models
 
 from headrace.core import errors
 from headrace.core.models import Format
@@ -18,6 +17,7 @@ from headrace.core.tensors import DType
 from headrace.runtimes import table, trust
 from headrace.runtimes.inspect import inspect
 from headrace.runtimes.runtime import LoadOptions, Runtime
+from tests import models
 
 Load = Callable[..., Runtime]
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests import models
 
 from headrace.core.binding import bind
 from headrace.core.tensors import NUMPY_DTYPES, DType, Tensor
 from headrace.runtimes import table, trust
 from headrace.runtimes.inspect import inspect
 from headrace.runtimes.runtime import LoadOptions, Runtime
+from tests import models
 
 BATCHABLE = [k for k in models.KINDS if k not in ("onnx-fixed-batch", "onnx-count-varies", "python-stream")]
 EXACT_FRAMEWORKS = ("xgboost", "lightgbm", "forest", "int64", "python", "echo")

@@ -10,7 +10,6 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from tests import models
 
 from headrace.core import errors, tensors
 from headrace.core.models import Format, SlotKind
@@ -18,6 +17,7 @@ from headrace.core.tensors import DType
 from headrace.runtimes import table
 from headrace.runtimes.inspect import inspect
 from headrace.runtimes.runtime import LoadOptions, Runtime
+from tests import models
 
 Load = Callable[..., Runtime]
 

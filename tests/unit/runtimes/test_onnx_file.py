@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from tests import models
 
 from headrace.core import errors
 from headrace.runtimes import onnx_file
+from tests import models
 
 ONNX_KINDS = [kind for kind in models.KINDS if kind.startswith("onnx")]
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import models
 
 from headrace.core import errors
 from headrace.runtimes import pickle_scan
+from tests import models
 
 
 class Evil:

@@ -9,13 +9,13 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
-from tests import models
 
 import headrace
 from headrace.core import errors
 from headrace.core.models import SlotKind
 from headrace.core.tensors import DType
 from headrace.runtimes.runtime import Runtime
+from tests import models
 
 Load = Callable[..., Runtime]
 Write = Callable[[str, str], Path]

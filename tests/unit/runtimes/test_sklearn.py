@@ -15,13 +15,13 @@ import skops.io
 from sklearn import cluster, compose, decomposition, ensemble, linear_model, multioutput, neighbors, pipeline, svm, tree
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
-from tests import models
 
 from headrace.core import errors
 from headrace.core.tensors import DType
 from headrace.runtimes import sklearn, table, trust
 from headrace.runtimes.inspect import inspect
 from headrace.runtimes.runtime import LoadOptions, Runtime
+from tests import models
 
 Load = Callable[..., Runtime]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests import models
 
 from headrace.core import errors
 from headrace.core.models import Artifact, Format
 from headrace.runtimes import table, trust
 from headrace.runtimes.inspect import inspect
 from headrace.runtimes.runtime import LoadOptions
+from tests import models
 
 
 def _pickle(**changes: object) -> Artifact:

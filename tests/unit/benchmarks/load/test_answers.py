@@ -2,6 +2,7 @@ import re
 
 import msgspec
 import pytest
+
 from benchmarks.load.answers import mismatch
 
 

@@ -7,6 +7,7 @@ import threading
 
 import msgspec
 import pytest
+
 from benchmarks.load.engine import Generator
 from benchmarks.load.plan import Arrivals, Check, LoadPlan, Outcome, RequestKind
 

@@ -1,4 +1,5 @@
 import pytest
+
 from benchmarks.load.http1 import NotHttp, ResponseReader
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"

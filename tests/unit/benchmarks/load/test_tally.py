@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+
 from benchmarks.load.plan import Arrivals, Check, LoadPlan, Outcome, RequestKind
 from benchmarks.load.tally import MAX_TROUBLES, Tally
 

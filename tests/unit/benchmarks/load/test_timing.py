@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from benchmarks.load import timing
 from benchmarks.load.plan import Arrivals
 

@@ -1,6 +1,7 @@
 """What wrk and h2load print, and what is given to them."""
 
 import pytest
+
 from benchmarks.load import h2load, wrk
 
 WRK = """Running 2s test @ http://127.0.0.1:8000/v2/models/fraud/infer
