@@ -118,7 +118,16 @@ def application(directory: Path) -> tuple[InferenceApp, Records]:
     router.apply(RouteTable(1, 1, (EndpointRoute("fraud", (ROUTE,), {"fraud@1": 1.0}),)))
     deployment = router.endpoints["fraud"].deployments["1"]
     deployment.add_replica(InstantReplica(deployment))
-    services = Services(GatewaySettings(), router, records, Offload(), directory, monotonic, Log("bench"))
+    services = Services(
+        GatewaySettings(),
+        router,
+        records,
+        Offload(),
+        directory,
+        monotonic,
+        Log("bench"),
+        make_future=loop.create_future,
+    )
     return InferenceApp(services), records
 
 

@@ -6,7 +6,6 @@ replicas out of service. The registry's store replaces this file.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -46,7 +45,7 @@ def save(path: Path, state: ControllerState) -> None:
     """Replace the file as a whole, so that a death in the middle leaves the old one."""
     partial = path.with_suffix(".partial")
     partial.write_bytes(msgspec.json.encode(state))
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: Path, began: float) -> ControllerState | None:

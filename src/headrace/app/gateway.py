@@ -63,6 +63,7 @@ class Gateway:
             offload=Offload(),
             metrics_directory=metrics,
             clock=monotonic,
+            make_future=loop.create_future,
             log=logging.Log("headrace.gateway"),
         )
         self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))
@@ -130,8 +131,8 @@ class Gateway:
 
 
 def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:
-    """h2corn's limits are the outer wall. It has none for bodies: its own 413 is empty, while ours names the limit before
-    a byte is read, and h2corn throws away what the client still sends."""
+    """h2corn's limits are the outer wall. It has none for bodies: its own 413 is empty, while ours names the limit
+    before a byte is read, and h2corn throws away what the client still sends."""
     grpc = tuple(
         h2corn.RequestPolicy(
             path=path,

@@ -9,6 +9,7 @@ from pathlib import Path
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
 from headrace.gateway.settings import GatewaySettings
+from headrace.pipeline.chain import MakeFuture
 from headrace.pipeline.router import Router
 from headrace.telemetry.logging import Log
 from headrace.telemetry.tracing import RequestIds
@@ -26,6 +27,7 @@ class Services:
     clock: Callable[[], float]
     log: Log
     ids: RequestIds = field(default_factory=RequestIds)
+    make_future: MakeFuture | None = None
     draining: bool = False
     held_bytes: int = 0
     """Body bytes being read or held now."""

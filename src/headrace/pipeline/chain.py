@@ -32,6 +32,8 @@ from headrace.core.tensors import Tensor
 from headrace.pipeline.deployment import Deployment
 from headrace.pipeline.ports import Codec
 
+MakeFuture = Callable[[], "asyncio.Future[None]"]
+
 
 class Exchange:
     """One request in progress. Times are monotonic seconds; the gateway fills in what head and body tell.
@@ -52,6 +54,7 @@ class Exchange:
         "encode_seconds",
         "explicit_deadline",
         "json_size",
+        "make_future",
         "protocol",
         "rendering",
         "reply",
@@ -75,6 +78,8 @@ class Exchange:
         self.request_id = request_id
         self.body: Any = b""
         self.json_size: int | None = None
+        self.make_future: MakeFuture | None = None
+        """``loop.create_future``; asking for the running loop per request is a system call (it checks the pid)."""
         self.body_read = 0.0
         self.decoded = 0.0
         self.encode_seconds = 0.0
@@ -129,7 +134,8 @@ BEFORE_QUEUE: Sequence[Callable[[Exchange], None]] = (_decode, _bind, _admit)
 
 
 async def _queue_and_compute(exchange: Exchange, bound: Bound) -> list[Tensor]:
-    future = asyncio.get_running_loop().create_future()
+    make = exchange.make_future
+    future = make() if make is not None else asyncio.get_running_loop().create_future()
     call = Call(bound, exchange.deadline, exchange.decoded, future)
     exchange.call = call
     exchange.deployment.enqueue(call)

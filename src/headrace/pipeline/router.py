@@ -60,6 +60,8 @@ class Router:
         """The deployment that serves this request. Raises UnknownModel or NotReady."""
         endpoint = self.endpoints.get(name)
         if endpoint is None:
+            if not self.table_version:
+                raise errors.NotReady("the server is starting: what it serves is still being looked at")
             raise errors.UnknownModel(self._unknown(name))
         return endpoint.choose(version, self._draw)
 

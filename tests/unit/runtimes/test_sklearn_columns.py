@@ -118,7 +118,7 @@ def test_dropped_columns_need_not_be_sent_and_a_remainder_counts(frame: pd.DataF
         compose.make_column_selector(dtype_include=object),
         lambda table: ["city", "tier"],
     ],
-    ids=str,
+    ids=["names", "positions", "negative", "slice", "named-slice", "mask", "array-mask", "selector", "function"],
 )
 def test_selections(frame: pd.DataFrame, selection: Any) -> None:
     table = frame[["amount", "grade", "city", "tier"]]
