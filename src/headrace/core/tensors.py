@@ -86,10 +86,17 @@ def as_bytes_elements(array: Array) -> Array:
     """An object array whose elements are ``bytes``: str is encoded as UTF-8, anything else by ``str()``.
 
     None becomes an empty string. Shape is kept."""
-    flat = [item if type(item) is bytes else b"" if item is None else str(item).encode() for item in array.ravel()]
+    flat = [item if type(item) is bytes else _as_bytes(item) for item in array.ravel()]
     out = np.empty(len(flat), dtype=object)
     out[:] = flat
     return out.reshape(array.shape)
+
+
+def _as_bytes(item: object) -> bytes:
+    if item is None:
+        return b""
+    # numpy's own bytes_ of a fixed-width array, bytearray.
+    return bytes(item) if isinstance(item, bytes | bytearray) else str(item).encode()
 
 
 def pack_bytes(array: Array) -> bytes:

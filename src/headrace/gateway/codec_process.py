@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import socket
 import sys
@@ -19,28 +20,32 @@ from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.offload import Failed, Job, Parsed, ParseJob, Rendered, RenderJob
 from headrace.replica import tensors_on_wire
 
+_NICE = 10
 _decode_job = msgspec.msgpack.Decoder(Job).decode
 
 
 def main(arguments: list[str]) -> int:
     """Answer jobs in order until the gateway closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Small requests, which gateways and workers serve meanwhile, come first.
+    os.nice(_NICE)
     link = socket.socket(fileno=int(arguments[0]))
     splitter = Splitter()
     while data := link.recv(1 << 20):
         for message in splitter.feed(data):
-            link.sendall(answer(message))
+            for part in answer(message):
+                link.sendall(part)
     return 0
 
 
-def answer(message: bytes) -> bytes:
+def answer(message: bytes) -> list[bytes | memoryview]:
     """One job's answer; errors of the codecs travel as values."""
     head, payload = offload.cut(message)
     job = _decode_job(head)
     try:
         return _parse(job, payload) if isinstance(job, ParseJob) else _render(job, payload)
     except errors.HeadraceError as error:
-        return offload.join(Failed(error.code, error.message))
+        return offload.envelope(Failed(error.code, error.message))
 
 
 @functools.lru_cache(maxsize=256)
@@ -49,18 +54,18 @@ def _signature(packed: bytes) -> Signature:
     return msgspec.msgpack.decode(packed, type=Signature)
 
 
-def _parse(job: ParseJob, payload: memoryview) -> bytes:
+def _parse(job: ParseJob, payload: memoryview) -> list[bytes | memoryview]:
     request, rendering = REST_CODECS[job.codec].parse_request(bytes(payload), job.json_size, _signature(job.signature))
     heads, parts = offload.pack(request.tensors)
-    return offload.join(Parsed(heads, request.id, request.parameters, request.outputs, rendering), *parts)
+    return offload.envelope(Parsed(heads, request.id, request.parameters, request.outputs, rendering), *parts)
 
 
-def _render(job: RenderJob, payload: memoryview) -> bytes:
+def _render(job: RenderJob, payload: memoryview) -> list[bytes | memoryview]:
     arrays = tensors_on_wire.unpack(job.tensors, payload)
     tensors = [Tensor(h.name, DType(h.dtype), a) for h, a in zip(job.tensors, arrays, strict=True)]
     response = InferenceResponse(job.model_name, job.model_version, tensors, job.id)
     reply = REST_CODECS[job.codec].render_response(response, job.rendering, _signature(job.signature))
-    return offload.join(Rendered(reply.status, reply.headers), reply.body)
+    return offload.envelope(Rendered(reply.status, reply.headers), reply.body)
 
 
 if __name__ == "__main__":

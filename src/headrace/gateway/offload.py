@@ -16,7 +16,6 @@ from typing import cast
 import msgspec
 
 from headrace.core import errors
-from headrace.core.envelope import Splitter, wrap
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.core.tensors import DType, Tensor
@@ -73,13 +72,15 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
-def join(head: msgspec.Struct, *payload: bytes | memoryview) -> bytes:
-    """A head and what follows it, as one envelope."""
+def envelope(head: msgspec.Struct, *payload: bytes | memoryview) -> list[bytes | memoryview]:
+    """A head and what follows it as the parts of one envelope (``core/envelope.py``); large parts are not copied."""
     packed = _encode(head)
-    return wrap(b"".join((len(packed).to_bytes(4, "little"), packed, *payload)))
+    views = [memoryview(part).cast("B") for part in payload]
+    size = 4 + len(packed) + sum(map(len, views))
+    return [size.to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed, *views]
 
 
-def cut(message: bytes) -> tuple[memoryview, memoryview]:
+def cut(message: bytes | bytearray) -> tuple[memoryview, memoryview]:
     """The packed head and the payload of an envelope's message."""
     size = int.from_bytes(message[:4], "little")
     view = memoryview(message)
@@ -98,7 +99,7 @@ class Offload:
         self, codec: str, body: bytes, json_size: int | None, signature: Signature
     ) -> tuple[InferenceRequest, Rendering]:
         """``codec.parse_request`` in the codec process; raises what it raises."""
-        answer, payload = await self._ask(join(ParseJob(codec, json_size, _encode(signature)), body))
+        answer, payload = await self._ask(envelope(ParseJob(codec, json_size, _encode(signature)), body))
         if not isinstance(answer, Parsed):
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a parse job")
         arrays = tensors_on_wire.unpack(answer.tensors, payload)
@@ -113,12 +114,12 @@ class Offload:
         job = RenderJob(
             codec, response.model_name, response.model_version, response.id, heads, rendering, _encode(signature)
         )
-        answer, payload = await self._ask(join(job, *parts))
+        answer, payload = await self._ask(envelope(job, *parts))
         if not isinstance(answer, Rendered):
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a render job")
         return Reply(answer.status, answer.headers, bytes(payload))
 
-    async def _ask(self, job: bytes) -> tuple[Answer, memoryview]:
+    async def _ask(self, job: list[bytes | memoryview]) -> tuple[Answer, memoryview]:
         async with self._starting:
             link = self._link
             if link is None or link.closed:
@@ -164,28 +165,42 @@ def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes |
     return heads, parts
 
 
-class _Link(asyncio.Protocol):
+class _Link(asyncio.BufferedProtocol):
+    """Answers of megabytes are received into their final buffer."""
+
     def __init__(self) -> None:
         self.closed = False
-        self._splitter = Splitter()
-        self._waiting: collections.deque[asyncio.Future[bytes]] = collections.deque()
+        self._prefix = bytearray(4)
+        self._message: bytearray | None = None
+        self._filled = 0
+        self._waiting: collections.deque[asyncio.Future[bytearray]] = collections.deque()
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
-    async def ask(self, job: bytes) -> bytes:
+    async def ask(self, job: list[bytes | memoryview]) -> bytearray:
         assert self._transport is not None
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        self._transport.write(job)
+        self._transport.writelines(job)
         return await future
 
-    def data_received(self, data: bytes) -> None:
-        for message in self._splitter.feed(data):
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._prefix if self._message is None else self._message)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        if self._message is None:
+            if self._filled == len(self._prefix):
+                self._message = bytearray(int.from_bytes(self._prefix, "little"))
+                self._filled = 0
+        elif self._filled == len(self._message):
             future = self._waiting.popleft()
             if not future.done():
-                future.set_result(message)
+                future.set_result(self._message)
+            self._message = None
+            self._filled = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

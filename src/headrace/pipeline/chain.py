@@ -16,8 +16,9 @@ its time in the exchange.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -31,6 +32,9 @@ from headrace.core.requests import InferenceRequest, InferenceResponse, Outcome,
 from headrace.core.tensors import Tensor
 from headrace.pipeline.deployment import Deployment
 from headrace.pipeline.ports import Codec
+
+_PIECES_PER_REPLICA = 2
+"""Pieces of one large request that wait or run at a time."""
 
 MakeFuture = Callable[[], "asyncio.Future[None]"]
 
@@ -127,7 +131,13 @@ def _bind(exchange: Exchange) -> None:
 def _admit(exchange: Exchange) -> None:
     bound = exchange.bound
     assert bound is not None
-    exchange.deployment.admit(bound.rows, bound.nbytes, exchange.decoded, exchange.deadline)
+    rows, nbytes = bound.rows, bound.nbytes
+    together = _PIECES_PER_REPLICA * exchange.deployment.route.batching.max_batch_size
+    if rows > together:
+        # The rest of a large request does not wait in the queue, see ``_split_and_join``.
+        nbytes = nbytes * together // rows
+        rows = together
+    exchange.deployment.admit(rows, nbytes, exchange.decoded, exchange.deadline)
 
 
 BEFORE_QUEUE: Sequence[Callable[[Exchange], None]] = (_decode, _bind, _admit)
@@ -148,26 +158,32 @@ async def _queue_and_compute(exchange: Exchange, bound: Bound) -> list[Tensor]:
 
 
 async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[Tensor]:
-    """A client batch larger than the limit: pieces compute like any calls, and the answer is whole again."""
+    """A client batch larger than the limit: pieces compute like any calls, and the answer is whole again. Only a few
+    pieces wait at a time, so that small requests take their turns between them."""
     loop = asyncio.get_running_loop()
-    calls = []
-    for piece in split(bound, limit):
-        call = Call(piece, exchange.deadline, exchange.decoded, loop.create_future())
+    calls: list[Call] = []
+    pieces = split(bound, limit)
+
+    def start(piece: Bound) -> None:
+        call = Call(piece, exchange.deadline, monotonic(), loop.create_future())
         calls.append(call)
+        exchange.call = call
         exchange.deployment.enqueue(call)
-    exchange.call = calls[-1]
+
+    for piece in itertools.islice(pieces, _PIECES_PER_REPLICA * max(len(exchange.deployment.replicas), 1)):
+        start(piece)
     try:
+        # The list grows while it is walked: each piece that has ended lets the next one in.
         for call in calls:
             await call.waiter  # type: ignore[misc]  # the waiters made above are futures
             if call.error is not None:
-                break
+                raise call.error
+            for piece in itertools.islice(pieces, 1):
+                start(piece)
     finally:
         # One piece failed or the caller left: nobody needs the others.
         for call in calls:
             call.fail(errors.Cancelled("another piece of the same request ended it"))
-    for call in calls:
-        if call.error is not None:
-            raise call.error
     return _join([call.outputs or [] for call in calls])
 
 
@@ -182,16 +198,12 @@ def _join(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         raise errors.BadModelOutput(f"outputs of parts of one large request do not fit together: {error}") from None
 
 
-def split(bound: Bound, limit: int) -> list[Bound]:
+def split(bound: Bound, limit: int) -> Iterator[Bound]:
     """Pieces of at most ``limit`` rows, in order; views, no copies."""
-    pieces = []
     for at in range(0, bound.rows, limit):
         arrays = [array[at : at + limit] for array in bound.arrays]
         rows = min(limit, bound.rows - at)
-        pieces.append(
-            msgspec.structs.replace(bound, arrays=arrays, rows=rows, nbytes=bound.nbytes * rows // bound.rows)
-        )
-    return pieces
+        yield msgspec.structs.replace(bound, arrays=arrays, rows=rows, nbytes=bound.nbytes * rows // bound.rows)
 
 
 def _respond(exchange: Exchange, outputs: list[Tensor]) -> None:

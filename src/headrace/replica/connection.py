@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -17,9 +18,11 @@ _SMALL = 64 * 1024
 class Connection:
     """Reads happen on one thread; sends may come from any thread and are whole frames."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, max_frame: int = messages.MAX_FRAME) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.max_frame = max_frame
+        """Frames that are longer are refused; small until the peer has shown its token."""
         self.fd = sock.fileno()
         self.role = ""
         self.id = 0
@@ -89,6 +92,8 @@ class Connection:
         while end - at >= 4:
             length = messages.frame_length(buffer, at)
             if end - at < length:
+                if length > self.max_frame:
+                    raise messages.BadFrame(f"a frame of {length} bytes, at most {self.max_frame} are expected")
                 if length > _SMALL:
                     self._large = bytearray(length)
                     self._large[: end - at] = buffer[at:end]
@@ -109,6 +114,9 @@ class Connection:
                 self._send_all(parts)
             except OSError:
                 self.closed = True
+                # Whoever reads this connection sees its end and drops it; so does the peer, whose frame is cut off.
+                with contextlib.suppress(OSError):
+                    self.sock.shutdown(socket.SHUT_RDWR)
                 return False
             return True
 

@@ -16,6 +16,11 @@ from headrace.core.tensors import NUMPY_DTYPES, Array, DType, as_bytes_elements,
 from headrace.replica.messages import CallFailure
 from headrace.runtimes.runtime import Arrays, Runtime
 
+_CARRIED = frozenset(dtype for dtype in NUMPY_DTYPES.values() if dtype != np.dtype(object))
+
+Raised = (Exception, SystemExit)
+"""What a model may raise and only its caller hears of: ``sys.exit()`` in a model ends a request, not the worker."""
+
 
 class Computed(msgspec.Struct, gc=False):
     """Outputs of a batch: rows of the calls that succeeded, in order. ``compute`` in nanoseconds."""
@@ -38,7 +43,7 @@ def run_batch(
     started = time.monotonic_ns()
     try:
         outputs = _predict(runtime, inputs, parameters, sum(rows))
-    except Exception as error:
+    except Raised as error:
         if len(rows) == 1 or not idempotent:
             failures = [failure(index, error) for index in range(len(rows))]
             return Computed({}, failures, time.monotonic_ns() - started)
@@ -61,7 +66,7 @@ def _one_by_one(
         at += count
         try:
             blocks.append(_predict(runtime, part, parameters, count))
-        except Exception as error:
+        except Raised as error:
             failures.append(failure(index, error))
     if not blocks:
         return Computed({}, failures, time.monotonic_ns() - started)
@@ -98,8 +103,8 @@ def checked(signature: Signature, outputs: Arrays, rows: int) -> Arrays:
     batchable = signature.batchable
     for name, value in outputs.items():
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
-        if array.dtype.kind in "OUS":
-            array = as_bytes_elements(array)
+        if array.dtype not in _CARRIED:
+            array = _carried(name, array)
         shape = array.shape
         if batchable and (not shape or shape[0] != rows):
             raise errors.BadModelOutput(
@@ -108,6 +113,18 @@ def checked(signature: Signature, outputs: Arrays, rows: int) -> Arrays:
             )
         result[name] = array
     return result
+
+
+def _carried(name: str, array: Array) -> Array:
+    """The same values with a dtype that frames carry: little-endian numbers, or bytes."""
+    if array.dtype.kind in "OUS":
+        return as_bytes_elements(array)
+    native = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    if native.dtype in _CARRIED:
+        return native
+    raise errors.BadModelOutput(
+        f"output {name!r} has the numpy dtype {array.dtype}, which has no Open Inference datatype"
+    )
 
 
 def failure(index: int, error: BaseException) -> CallFailure:

@@ -70,11 +70,15 @@ class ReplicaHandle:
         try:
             self._data = await asyncio.wait_for(self._open("data"), timeout)
             self._control = await asyncio.wait_for(self._open("control"), timeout)
-        except (OSError, TimeoutError) as error:
+            if self.route.status_path is not None:
+                self._page = status_page.StatusPageReader(self.route.status_path)
+            if self._data.is_closing() or self._control.is_closing():
+                raise ConnectionError("the worker closed the connection")
+        except BaseException as error:
             self.close()
+            if not isinstance(error, OSError | ValueError | TimeoutError):
+                raise
             raise errors.NotReady(f"replica {self.id} cannot be reached: {error or 'timeout'}") from error
-        if self.route.status_path is not None:
-            self._page = status_page.StatusPageReader(self.route.status_path)
         self.alive = True
 
     async def _open(self, role: str) -> asyncio.WriteTransport:
@@ -89,7 +93,12 @@ class ReplicaHandle:
         assert link.transport is not None
         hello = messages.Hello(messages.PROTOCOL, role, self.connection_id, self.route.token)
         link.transport.write(messages.frame(messages.HELLO, hello))
-        await link.welcomed
+        try:
+            await link.welcomed
+        except BaseException:
+            # Nobody knows this connection yet: left open, its late welcome would meet the next attempt.
+            link.transport.abort()
+            raise
         return link.transport
 
     def computing(self) -> tuple[float, int] | None:
@@ -118,9 +127,10 @@ class ReplicaHandle:
         run = messages.RunHead(number, rows, heads, first.parameters, limit, idempotent)
         total = sum(rows)
         batch = Batch(number, calls, total, now)
+        # What cannot be packed raises here, before the batch counts as sent.
+        self._write(run, parts, messages.SOLO if solo else 0)
         self.batches[number] = batch
         self.rows_in_flight += total
-        self._write(run, parts, messages.SOLO if solo else 0)
         for call in calls:
             call.sent = now
             call.replica = self.id
@@ -137,9 +147,9 @@ class ReplicaHandle:
             heads.append(head)
             parts += blobs
         run = messages.RunHead(number, [call.rows], heads, bound.parameters, 1, idempotent, credit)
+        self._write(run, parts, messages.STREAM)
         self.streams[number] = sink
         call.replica = self.id
-        self._write(run, parts, messages.STREAM)
         return number
 
     def grant(self, number: int, chunks: int) -> None:
@@ -184,25 +194,32 @@ class ReplicaHandle:
 
     def _result(self, frame: Frame) -> None:
         head = messages.decode_result(frame.head)
-        batch = self.batches.pop(head.batch, None)
+        batch = self.batches.get(head.batch)
         if batch is None:
             return
-        self.rows_in_flight -= batch.rows
-        wait, compute, batch_rows = head.wait / 1e9, head.compute / 1e9, head.batch_rows
+        # An answer that cannot be read ends the connection; the batch must be among the lost ones then.
         tensors = _tensors(head.tensors, frame.payload)
+        wait, compute, batch_rows = head.wait / 1e9, head.compute / 1e9, head.batch_rows
         calls = batch.calls
         if len(calls) == 1 and not head.failures:
             calls[0].outputs = tensors
         else:
             _share_out(calls, tensors, head.failures)
+        del self.batches[head.batch]
+        self.rows_in_flight -= batch.rows
         for call in calls:
             call.wait = wait
             call.compute = compute
             call.batch_rows = batch_rows
         self._listener.finished(self, batch, head)
 
+    def ended(self, transport: asyncio.WriteTransport | None) -> None:
+        """A connection ended; those of attempts that were given up do not count."""
+        if transport is not None and transport in (self._data, self._control):
+            self.lost()
+
     def lost(self) -> None:
-        """A connection ended: everything in flight is lost. Idempotent."""
+        """Everything in flight is lost. Idempotent."""
         if not self.alive:
             return
         self.close()
@@ -314,4 +331,4 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.welcomed.done():
             self.welcomed.set_exception(ConnectionError("the worker closed the connection"))
-        self._handle.lost()
+        self._handle.ended(self.transport)

@@ -20,6 +20,8 @@ from headrace.core.requests import Parameter
 
 PROTOCOL = 1
 MAX_FRAME = 1 << 31
+MAX_PAYLOAD = MAX_FRAME - (1 << 20)
+"""Tensor bytes of one frame; the rest is room for the head."""
 
 HEADER = struct.Struct("<IBBHI")
 _AFTER_LENGTH = HEADER.size - 4

@@ -24,7 +24,7 @@ _COMPLETED_AT = 16
 _SLOT = struct.Struct("<QIIII")
 _SINCE = struct.Struct("<Q")
 _ENTRY = struct.Struct("<III")
-SIZE = 4096
+SIZE = 16 * 1024
 SLOTS = (SIZE - _PREFIX.size) // _SLOT.size
 
 

@@ -22,8 +22,9 @@ from headrace.replica.messages import RunHead
 from headrace.replica.status_page import SLOTS, StatusPageWriter
 from headrace.runtimes.runtime import Arrays, Runtime
 
-_FIRST_SLOT = 64
+FIRST_SLOT = 64
 """Status page slots below belong to the main thread's batches."""
+_NO_MORE: Arrays = {}
 
 
 class StreamPool:
@@ -31,41 +32,52 @@ class StreamPool:
 
     def __init__(self, page: StatusPageWriter) -> None:
         self._page = page
-        self._executor: ThreadPoolExecutor | None = None
+        self._executors: dict[int, ThreadPoolExecutor] = {}
+        """By ``id`` of the runtime: each gets as many threads as it has slots, and no others."""
         self._threads = 0
         self._running: dict[tuple[int, int], ConcurrentCall] = {}
+        self._started: dict[int, int] = {}
+        """Connection → number of its latest call."""
+        self._early: set[tuple[int, int]] = set()
+        """Calls cancelled before they came: CANCEL travels on a connection of its own."""
         self._lock = threading.Lock()
-        self._free_slots = list(range(SLOTS - 1, _FIRST_SLOT - 1, -1))
+        self._free_slots = list(range(SLOTS - 1, FIRST_SLOT - 1, -1))
 
     def prepare(self, runtime: Runtime) -> None:
-        """Make room for a concurrent runtime's calls."""
-        if runtime.slots.kind is SlotKind.CONCURRENT:
-            self._threads += runtime.slots.count
-            self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="headrace-call")
+        """Make room for the calls of a concurrent or streaming runtime."""
+        if runtime.slots.kind is SlotKind.CONCURRENT or runtime.signature.streaming:
+            # What runs must be seen in the status page; calls beyond its slots wait for a thread.
+            threads = max(min(runtime.slots.count, SLOTS - FIRST_SLOT - self._threads), 1)
+            self._threads += threads
+            self._executors[id(runtime)] = ThreadPoolExecutor(threads, thread_name_prefix="headrace-call")
 
     def start(
         self, connection: Connection, runtime: Runtime, head: RunHead, inputs: dict[str, Array], *, stream: bool
     ) -> None:
         """Run one call beside others; its frames go out on ``connection``."""
-        if self._executor is None:
-            raise errors.Bug("a concurrent call for a worker without concurrent runtimes")
-        call = ConcurrentCall(connection, runtime, head, inputs, stream)
+        executor = self._executors.get(id(runtime))
+        if executor is None:
+            raise messages.BadFrame("a stream was asked of a model that does not stream")
+        key = connection.id, head.batch
         with self._lock:
-            self._running[connection.id, head.batch] = call
-        self._executor.submit(self._run, call)
+            call = ConcurrentCall(connection, runtime, head, inputs, stream, cancelled=key in self._early)
+            self._early.discard(key)
+            self._started[connection.id] = head.batch
+            self._running[key] = call
+        executor.submit(self._run, call)
 
     def _run(self, call: ConcurrentCall) -> None:
         with self._lock:
             slot = self._free_slots.pop() if self._free_slots else SLOTS
-        self._page.begin(slot, time.monotonic_ns(), call.connection.id, call.head.batch)
         try:
-            call.run()
+            call.run(Activity(self._page, slot, call))
         except Exception as error:
             # The boundary of a thread: the call's own errors were answered inside run().
             sys.stderr.write(f"a concurrent call ended with {type(error).__name__}: {error}\n")
         finally:
             self._page.end(slot)
             with self._lock:
+                self._page.completed()
                 if slot < SLOTS:
                     self._free_slots.append(slot)
                 self._running.pop((call.connection.id, call.head.batch), None)
@@ -73,6 +85,8 @@ class StreamPool:
     def cancel(self, connection: int, batch: int) -> None:
         with self._lock:
             call = self._running.get((connection, batch))
+            if call is None and batch > self._started.get(connection, 0):
+                self._early.add((connection, batch))
         if call is not None:
             call.cancel()
 
@@ -80,6 +94,8 @@ class StreamPool:
         """The gateway is gone: cancel everything it asked for."""
         with self._lock:
             calls = [call for call in self._running.values() if call.connection is connection]
+            self._early = {key for key in self._early if key[0] != connection.id}
+            self._started.pop(connection.id, None)
         for call in calls:
             call.cancel()
 
@@ -90,11 +106,34 @@ class StreamPool:
             call.grant(chunks)
 
 
+class Activity:
+    """Shows in the status page when a call makes the model work, and since when; waiting for a reader is not work."""
+
+    def __init__(self, page: StatusPageWriter, slot: int, call: ConcurrentCall) -> None:
+        self._page = page
+        self._slot = slot
+        self._connection = call.connection.id
+        self._batch = call.head.batch
+
+    def began(self) -> None:
+        self._page.begin(self._slot, time.monotonic_ns(), self._connection, self._batch)
+
+    def ended(self) -> None:
+        self._page.end(self._slot)
+
+
 class ConcurrentCall:
     """One call in its own thread."""
 
     def __init__(
-        self, connection: Connection, runtime: Runtime, head: RunHead, inputs: dict[str, Array], stream: bool
+        self,
+        connection: Connection,
+        runtime: Runtime,
+        head: RunHead,
+        inputs: dict[str, Array],
+        stream: bool,
+        *,
+        cancelled: bool = False,
     ) -> None:
         self.connection = connection
         self.head = head
@@ -102,7 +141,7 @@ class ConcurrentCall:
         self._inputs = inputs
         self._stream = stream
         self._credit = head.credit
-        self._cancelled = False
+        self._cancelled = cancelled
         self._changed = threading.Condition()
 
     def cancel(self) -> None:
@@ -115,43 +154,55 @@ class ConcurrentCall:
             self._credit += chunks
             self._changed.notify()
 
-    def run(self) -> None:
+    def run(self, activity: Activity) -> None:
         if self._stream:
-            self._run_stream()
+            self._run_stream(activity)
         else:
-            self._run_single()
+            self._run_single(activity)
 
-    def _run_single(self) -> None:
+    def _run_single(self, activity: Activity) -> None:
         started = time.monotonic_ns()
         if self._cancelled:
             return
+        activity.began()
         computed = execution.run_batch(
             self._runtime, self._inputs, self.head.rows, self.head.parameters, idempotent=self.head.idempotent
         )
-        heads, parts = pack(self._runtime, computed.outputs)
+        try:
+            heads, parts = pack(self._runtime, computed.outputs)
+        except errors.HeadraceError as error:
+            heads, parts = [], []
+            computed.failures = [execution.failure(index, error) for index in range(len(self.head.rows))]
         took = time.monotonic_ns() - started
         result = messages.ResultHead(
             self.head.batch, heads, computed.failures, 0, computed.compute, sum(self.head.rows), took
         )
         self.connection.send([messages.frame(messages.RESULT, result, messages.total_bytes(heads)), *parts])
 
-    def _run_stream(self) -> None:
+    def _run_stream(self, activity: Activity) -> None:
         started = time.monotonic_ns()
         code = message = ""
         try:
-            self._produce(self._inputs, self.head.parameters)
-        except Exception as error:
+            self._produce(self._inputs, self.head.parameters, activity)
+        except execution.Raised as error:
             bad = execution.failure(0, error)
             code, message = bad.code, bad.message
         end = messages.EndHead(self.head.batch, code, message, time.monotonic_ns() - started)
         self.connection.send([messages.frame(messages.END, end)])
 
-    def _produce(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> None:
+    def _produce(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter], activity: Activity) -> None:
         if self._cancelled:
             raise errors.Cancelled("cancelled before it began")
+        activity.began()
         chunks = iter(self._runtime.stream(inputs, parameters))
         try:
-            for outputs in chunks:
+            while True:
+                # A stream may last: what can hang is the making of one chunk.
+                activity.began()
+                outputs = next(chunks, _NO_MORE)
+                activity.ended()
+                if outputs is _NO_MORE:
+                    return
                 self._wait_for_credit()
                 self._send_chunk(execution.checked(self._runtime.signature, outputs, 1))
         finally:
@@ -175,7 +226,7 @@ class ConcurrentCall:
 
 
 def pack(runtime: Runtime, outputs: Arrays) -> tuple[list[messages.TensorHead], list[tensors_on_wire.Part]]:
-    """Outputs as frame tensors, in the order the model gave them."""
+    """Outputs as frame tensors, in the order the model gave them. Raises BadModelOutput when they are too large."""
     declared = {spec.name: spec.dtype for spec in runtime.signature.outputs}
     heads: list[messages.TensorHead] = []
     parts: list[tensors_on_wire.Part] = []
@@ -183,4 +234,6 @@ def pack(runtime: Runtime, outputs: Arrays) -> tuple[list[messages.TensorHead], 
         head, blobs = tensors_on_wire.pack(name, execution.wire_dtype(array, declared.get(name)), [array])
         heads.append(head)
         parts += blobs
+    if messages.total_bytes(heads) > messages.MAX_PAYLOAD:
+        raise errors.BadModelOutput(f"the outputs have {messages.total_bytes(heads)} bytes, too many for one answer")
     return heads, parts

@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.core import errors
 from headrace.core.tensors import NUMPY_DTYPES, Array, pack_bytes, unpack_bytes
-from headrace.replica.messages import TensorHead
+from headrace.replica.messages import BadFrame, TensorHead
 
 Part = bytes | memoryview
 
@@ -37,24 +37,30 @@ def _pack_one(name: str, dtype: str, array: Array) -> tuple[TensorHead, list[Par
     if not nbytes:
         return TensorHead(name, dtype, array.shape, 0), []
     memory = array.data
-    if not memory.c_contiguous:
+    if not memory.c_contiguous or not array.ndim:
+        # ascontiguousarray also gives a dimension: a memoryview without one has no length.
         memory = np.ascontiguousarray(array).data
     return TensorHead(name, dtype, array.shape, nbytes), [memory]
 
 
 def unpack(heads: Sequence[TensorHead], payload: memoryview) -> list[Array]:
-    """Arrays of a payload: read-only views, except BYTES (object arrays) and unaligned ones (copies)."""
+    """Arrays of a payload: read-only views, except BYTES (object arrays) and unaligned ones (copies).
+
+    Raises BadFrame when heads and payload do not agree."""
     arrays: list[Array] = []
     at = 0
     for head in heads:
         end = at + head.nbytes
-        if end > len(payload):
-            raise errors.Bug(f"tensor {head.name!r} ends at byte {end} of a payload of {len(payload)}")
-        if head.dtype == "BYTES":
-            arrays.append(unpack_bytes(payload[at:end], head.shape))
-        else:
-            dtype = NUMPY_DTYPES[head.dtype]
-            array = np.frombuffer(payload[at:end], dtype).reshape(head.shape)
-            arrays.append(array if not at % dtype.itemsize else array.copy())
+        if not at <= end <= len(payload):
+            raise BadFrame(f"tensor {head.name!r} ends at byte {end} of a payload of {len(payload)}")
+        try:
+            if head.dtype == "BYTES":
+                arrays.append(unpack_bytes(payload[at:end], head.shape))
+            else:
+                dtype = NUMPY_DTYPES[head.dtype]
+                array = np.frombuffer(payload[at:end], dtype).reshape(head.shape)
+                arrays.append(array if not at % dtype.itemsize else array.copy())
+        except (KeyError, ValueError, errors.InvalidInput) as error:
+            raise BadFrame(f"tensor {head.name!r} {head.dtype}{list(head.shape)}: {error}") from error
         at = end
     return arrays

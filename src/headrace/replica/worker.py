@@ -37,6 +37,8 @@ from headrace.runtimes import table
 from headrace.runtimes.runtime import Runtime
 
 _HELLO_TIMEOUT_S = 5.0
+_HELLO_SIZE = 4096
+"""Bytes of a frame from a peer that has not shown its token yet."""
 _WARMUP_BUDGET_S = 2.0
 
 
@@ -46,6 +48,7 @@ class Waiting(msgspec.Struct, gc=False):
     connection: Connection
     frame: Frame
     head: RunHead
+    arrays: list[Array]
 
 
 class Worker:
@@ -86,14 +89,12 @@ class Worker:
         started = time.monotonic()
         try:
             runtime = table.load(spec.artifact, spec.options)
-        except BaseException as error:
+        except execution.Raised as error:
             self._report_failure(index, error)
-            if isinstance(error, Exception):
-                return
-            raise
+            return
         loaded = time.monotonic()
         self._tell(messages.WARMING, messages.Empty(), index)
-        timings = warm_up(runtime, spec) if spec.warmup else []
+        timings = warm_up(runtime, spec, self._page) if spec.warmup else []
         self._streams.prepare(runtime)
         self._runtimes[index] = runtime
         model = LoadedModel(
@@ -137,14 +138,13 @@ class Worker:
                 continue
             try:
                 frames = connection.read_frames()
-            except messages.BadFrame as error:
+                for frame in frames or ():
+                    self._accept(connection, frame)
+            except (messages.BadFrame, msgspec.MsgspecError) as error:
                 sys.stderr.write(f"closing a gateway connection: {error}\n")
                 frames = None
             if frames is None:
                 self._drop(connection)
-                continue
-            for frame in frames:
-                self._accept(connection, frame)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -172,12 +172,13 @@ class Worker:
         if runtime is None:
             not_loaded = errors.NotReady("this replica has not loaded")
             self._fail(connection, head, not_loaded)
-        elif frame.flags & messages.STREAM or runtime.slots.kind is SlotKind.CONCURRENT:
-            arrays = tensors_on_wire.unpack(head.tensors, frame.payload)
+            return
+        arrays = tensors_on_wire.unpack(head.tensors, frame.payload)
+        if frame.flags & messages.STREAM or runtime.slots.kind is SlotKind.CONCURRENT:
             inputs = dict(zip((t.name for t in head.tensors), arrays, strict=True))
             self._streams.start(connection, runtime, head, inputs, stream=bool(frame.flags & messages.STREAM))
         else:
-            self._waiting.append(Waiting(connection, frame, head))
+            self._waiting.append(Waiting(connection, frame, head, arrays))
 
     @staticmethod
     def _fail(connection: Connection, head: RunHead, error: errors.HeadraceError) -> None:
@@ -225,12 +226,7 @@ class Worker:
         return group
 
     def _compute(self, runtime: Runtime, group: list[Waiting], started: int) -> None:
-        try:
-            inputs = _join(group)
-        except errors.HeadraceError as error:
-            for waiting in group:
-                self._fail(waiting.connection, waiting.head, error)
-            return
+        inputs = _join(group)
         rows = [count for waiting in group for count in waiting.head.rows]
         head = group[0].head
         idempotent = all(w.head.idempotent for w in group)
@@ -241,11 +237,14 @@ class Worker:
             for waiting, part in zip(group, _split(group, computed), strict=True):
                 self._answer(runtime, waiting, part, sum(rows), started)
 
-    @staticmethod
     def _answer(
-        runtime: Runtime, waiting: Waiting, computed: execution.Computed, batch_rows: int, started: int
+        self, runtime: Runtime, waiting: Waiting, computed: execution.Computed, batch_rows: int, started: int
     ) -> None:
-        heads, parts = streams.pack(runtime, computed.outputs)
+        try:
+            heads, parts = streams.pack(runtime, computed.outputs)
+        except errors.HeadraceError as error:
+            self._fail(waiting.connection, waiting.head, error)
+            return
         result = messages.ResultHead(
             waiting.head.batch,
             heads,
@@ -265,6 +264,8 @@ def _compatible(one: Waiting, other: Waiting) -> bool:
     a, b = one.head, other.head
     return (
         a.parameters == b.parameters
+        # 1, 1.0 and True are equal, but not the same to a model.
+        and (not a.parameters or [*map(type, a.parameters.values())] == [*map(type, b.parameters.values())])
         and len(a.tensors) == len(b.tensors)
         and all(
             x.name == y.name and x.dtype == y.dtype and x.shape[1:] == y.shape[1:]
@@ -274,11 +275,10 @@ def _compatible(one: Waiting, other: Waiting) -> bool:
 
 
 def _join(group: list[Waiting]) -> dict[str, Array]:
-    blocks = [tensors_on_wire.unpack(w.head.tensors, w.frame.payload) for w in group]
     names = [t.name for t in group[0].head.tensors]
     if len(group) == 1:
-        return dict(zip(names, blocks[0], strict=True))
-    return {name: np.concatenate([block[i] for block in blocks]) for i, name in enumerate(names)}
+        return dict(zip(names, group[0].arrays, strict=True))
+    return {name: np.concatenate([w.arrays[i] for w in group]) for i, name in enumerate(names)}
 
 
 def _split(group: list[Waiting], computed: execution.Computed) -> list[execution.Computed]:
@@ -296,14 +296,16 @@ def _split(group: list[Waiting], computed: execution.Computed) -> list[execution
             else:
                 failures.append(messages.CallFailure(index, bad.code, bad.message))
             call += 1
-        outputs = {name: array[start:row] for name, array in computed.outputs.items()} if row > start else {}
+        answered = len(failures) < len(waiting.head.rows)
+        outputs = {name: array[start:row] for name, array in computed.outputs.items()} if answered else {}
         parts.append(execution.Computed(outputs, failures, computed.compute))
     return parts
 
 
-def warm_up(runtime: Runtime, spec: ReplicaSpec) -> list[messages.WarmupTiming]:
+def warm_up(runtime: Runtime, spec: ReplicaSpec, page: StatusPageWriter) -> list[messages.WarmupTiming]:
     """Run sample inputs so that the first request does not pay for lazy initialisation; sizes 1 and the batch
-    limit seed the latency model. A model that refuses the samples is served all the same, and says so in its log."""
+    limit seed the latency model. A model that refuses the samples is served all the same, and says so in its log;
+    one that hangs on them is seen in the status page."""
     signature = runtime.signature
     if signature.streaming or (signature.any_inputs and runtime.samples() is None):
         return []
@@ -314,15 +316,18 @@ def warm_up(runtime: Runtime, spec: ReplicaSpec) -> list[messages.WarmupTiming]:
         for rows in sizes:
             inputs = _samples(runtime, rows)
             started = time.monotonic()
+            page.begin(0, int(started * 1e9), 0, 0, rows)
             runtime.predict(inputs, {})
             took = time.monotonic() - started
             timings.append(messages.WarmupTiming(rows, took))
             # A slow model must not spend its start on warming up.
             if time.monotonic() - began + took * (rows if rows == 1 else 1) > _WARMUP_BUDGET_S:
                 break
-    except Exception as error:
+    except execution.Raised as error:
         sys.stderr.write(f"warm-up of {spec.id} failed ({type(error).__name__}: {error}); serving without it\n")
         return []
+    finally:
+        page.end(0)
     return timings[1:]
 
 
@@ -364,6 +369,15 @@ class ControlThread(threading.Thread):
             self._epoll.register(supervisor.fileno(), select.EPOLLIN)
 
     def run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            # Without this thread nobody would see the supervisor end, nor a gateway come: better a new worker.
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _serve(self) -> None:
         while True:
             for fd, _ in self._epoll.poll(_HELLO_TIMEOUT_S):
                 if fd == self._listener.fileno():
@@ -383,14 +397,18 @@ class ControlThread(threading.Thread):
             sys.stderr.write(f"cannot accept a gateway: {error}\n")
             time.sleep(0.05)
             return
-        connection = Connection(sock)
+        connection = Connection(sock, _HELLO_SIZE)
         self._fresh[connection.fd] = (connection, time.monotonic())
         self._epoll.register(connection.fd, select.EPOLLIN)
 
     def _hear_supervisor(self) -> None:
         """EOF: the supervisor died, and nobody would end this process later. A byte: stop after the batch."""
         assert self._supervisor is not None
-        if not self._supervisor.recv(4096):
+        try:
+            told = self._supervisor.recv(4096)
+        except OSError:  # it died with reports unread
+            told = b""
+        if not told:
             os._exit(0)
         self.stopping.set()
         self._adopt(None)
@@ -403,6 +421,9 @@ class ControlThread(threading.Thread):
             if frames is None:
                 self._forget(fd, connection)
                 return
+            if fd in self._fresh and len(frames) > 1:
+                # Once greeted, a data connection belongs to the main thread.
+                raise messages.BadFrame("frames came before the WELCOME")
             for frame in frames:
                 if fd in self._fresh:
                     self._greet(connection, frame)
@@ -424,6 +445,7 @@ class ControlThread(threading.Thread):
         connection.send([messages.frame(messages.WELCOME, messages.Welcome(messages.PROTOCOL, os.getpid(), problem))])
         if problem:
             raise messages.BadFrame(problem)
+        connection.max_frame = messages.MAX_FRAME
         connection.id = hello.connection
         connection.role = hello.role
         del self._fresh[connection.fd]
@@ -469,12 +491,17 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if spec.memory is not None:
         limit_memory(spec.memory)
-    worker = Worker(spec)
-    worker.run()
+    code = 0
+    try:
+        Worker(spec).run()
+    except BaseException:
+        traceback.print_exc()
+        code = 1
     # Frameworks' own threads and atexit hooks have hung exits before; nothing is left to save.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    with contextlib.suppress(OSError, ValueError):  # the model may have closed them
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 
 from headrace.core import errors
-from headrace.core.endpoints import BatchingSettings
+from headrace.core.calls import Call
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse, Outcome
 from headrace.core.tensors import DType, Tensor
@@ -121,7 +122,31 @@ def test_first_failing_piece_ends_the_request_and_the_other_pieces_are_not_compu
         replica.resume()
         assert deployment.idle
         assert len(replica.sent) < 6, "nobody needs the other pieces"
-        assert deployment.queue.abandoned > 40
+
+    asyncio.run(scenario())
+
+
+def test_small_request_takes_its_turn_between_the_pieces_of_a_large_one() -> None:
+    async def scenario() -> None:
+        deployment, replica = deploy(batching=BatchingSettings(max_batch_size=2))
+        large = asyncio.create_task(chain.run(exchange(deployment, rows(200))))
+        while len(replica.sent) < 5:  # noqa: ASYNC110 - turns of the loop, not time
+            await asyncio.sleep(0)
+        await chain.run(exchange(deployment, rows(1)))
+        assert len(replica.sent) < 20
+        assert not large.done()
+        await large
+
+    asyncio.run(scenario())
+
+
+def test_large_request_is_admitted_by_the_pieces_that_wait_together() -> None:
+    async def scenario() -> None:
+        deployment, _ = deploy(
+            batching=BatchingSettings(max_batch_size=2), admission=AdmissionSettings(max_queue_rows=8)
+        )
+        deployment.queue.push(Call(fakes.bound(1), float("inf"), 0.0, fakes.FakeWaiter()))
+        await chain.run(exchange(deployment, rows(100)))
 
     asyncio.run(scenario())
 
@@ -220,7 +245,7 @@ def test_encode_and_join_refuse_to_guess() -> None:
 @given(st.integers(1, 300), st.integers(1, 64))
 def test_split_covers_every_row_once(count: int, limit: int) -> None:
     whole = fakes.bound(count)
-    pieces = chain.split(whole, limit)
+    pieces = list(chain.split(whole, limit))
     assert all(1 <= p.rows <= limit and len(p.arrays[0]) == p.rows for p in pieces)
     assert (np.concatenate([p.arrays[0] for p in pieces]) == whole.arrays[0]).all()
     assert all(p.key == whole.key for p in pieces)
