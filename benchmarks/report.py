@@ -67,6 +67,8 @@ def _machine(results: Results) -> str:
     settings = []
     for name, row in results.rows.items():
         rounds = f"{row.settings['rounds']:.0f} × {row.settings['seconds']:.0f} s"
+        if long := row.settings.get("long_seconds"):
+            rounds += f", long part {long:.0f} s"
         settings.append([name, row.machine.at[:16].replace("T", " "), rounds, f"{row.machine.load_before:.1f}"])
     return "\n\n".join([*lines, table(["row", "measured (UTC)", "rounds", "load average before"], settings)])
 

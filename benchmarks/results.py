@@ -15,7 +15,7 @@ FILE = "figures.json"
 class RowResult(msgspec.Struct, frozen=True):
     machine: Machine
     settings: dict[str, float]
-    """Rounds and seconds it was measured with."""
+    """Rounds and seconds it was measured with; ``long_seconds`` where a part of the row runs longer."""
     figures: dict[str, Any]
 
 

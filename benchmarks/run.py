@@ -80,6 +80,8 @@ def _measure(name: str, bench: Bench, out: Path, versions: dict[str, str]) -> bo
         traceback.print_exc()
         return False
     settings = {"rounds": float(bench.rounds), "seconds": bench.seconds}
+    if name in ("overload", "kill"):
+        settings["long_seconds"] = bench.long_seconds
     results.record(out, name, results.RowResult(before, settings, figures))
     return True
 

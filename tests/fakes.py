@@ -137,6 +137,9 @@ class FakeReplica:
     def computing(self) -> tuple[float, int] | None:
         return self.shared
 
+    def computing(self) -> tuple[float, int] | None:
+        return self.shared
+
     def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
         assert self.alive, "a batch was sent to a dead replica"
         assert calls, "an empty batch was sent"

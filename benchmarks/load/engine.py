@@ -23,6 +23,8 @@ from benchmarks.load.tally import Tally
 _READ = select.EPOLLIN | select.EPOLLRDHUP
 _READ_WRITE = _READ | select.EPOLLOUT
 _RECEIVE = 1 << 18
+_SEND = 1 << 17
+"""Bytes handed to the kernel at once: five megabytes in one call would hold the next small request up."""
 _SWEEP_SECONDS = 0.1
 _LINGER_SECONDS = 0.3
 """How long a reset may follow the end of a connection: a server may shut its side down first and close later."""
@@ -176,7 +178,7 @@ class Generator:
         self._tally.sent(job.sent - job.scheduled)
         request = self._plan.kinds[job.kind].requests[job.sample]
         try:
-            count = connection.socket.send(request)
+            count = connection.socket.send(request if len(request) <= _SEND else memoryview(request)[:_SEND])
         except BlockingIOError:
             count = 0
         except OSError:
@@ -205,7 +207,7 @@ class Generator:
             return self._connected(connection)
         if connection.unsent is not None:
             try:
-                connection.unsent = connection.unsent[connection.socket.send(connection.unsent) :]
+                connection.unsent = connection.unsent[connection.socket.send(connection.unsent[:_SEND]) :]
             except BlockingIOError:
                 return True
             except OSError:

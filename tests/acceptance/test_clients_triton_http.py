@@ -123,12 +123,11 @@ def test_infer_with_outputs_mixes_binary_and_json(client: triton.InferenceServer
     assert only.as_numpy("probabilities") is None
 
 
-@pytest.mark.parametrize("datatype", ARRAYS)
-@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize(
+    ("datatype", "binary"), [(name, True) for name in ARRAYS] + [(name, False) for name in ARRAYS if name not in WITHOUT_JSON]
+)
 def test_every_datatype_comes_back(client: triton.InferenceServerClient, datatype: str, binary: bool) -> None:
     array = ARRAYS[datatype]
-    if not binary and datatype in WITHOUT_JSON:
-        pytest.skip(f"{datatype} has no JSON form")
     outputs = [triton.InferRequestedOutput("x", binary_data=binary)]
     result = client.infer("echo", [tensor("x", array, datatype, binary)], outputs=outputs)
     assert result.get_output("x")["datatype"] == datatype
@@ -147,7 +146,6 @@ def test_all_datatypes_in_one_request(client: triton.InferenceServerClient) -> N
 def test_text_input_as_str(client: triton.InferenceServerClient) -> None:
     result = client.infer("echo", [tensor("x", objects(TEXTS), "BYTES")])
     assert [item.decode() for item in result.as_numpy("x")] == TEXTS
-    assert not objects([b"\xff\x00"])[0].isascii()
     result = client.infer("echo", [tensor("x", objects([b"\xff\x00\xfe"]), "BYTES")])
     assert result.as_numpy("x").tolist() == [b"\xff\x00\xfe"]
 

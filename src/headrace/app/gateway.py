@@ -15,7 +15,7 @@ import h2corn
 import msgspec
 import uvloop
 
-from headrace.app import roles, serving
+from headrace.app import listening, roles, serving
 from headrace.core.routes import DeploymentRoute
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
@@ -92,6 +92,9 @@ class Gateway:
         gc.set_threshold(50_000, 20, 50)
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({served, stopping, following}, return_when=asyncio.FIRST_COMPLETED)
+        if following in done:
+            # It never ends by itself: say why, and let the supervisor start a gateway that follows.
+            following.result()
         if stopping in done:
             await self._drain(server)
         await served
@@ -101,10 +104,13 @@ class Gateway:
         self._services.offload.close()
 
     async def _drain(self, server: h2corn.Server) -> None:
-        """Not ready → wait for balancers to notice → no new connections → finish what was accepted."""
+        """Not ready → wait for balancers to notice → no new connections → finish what was accepted.
+
+        The supervisor ends the arrival of connections after the delay, for all gateways at once; every answer carries
+        ``Connection: close`` meanwhile, so what is still open when h2corn closes idle connections is idle indeed."""
         self._services.draining = True
         self._recorder.set_draining(True)
-        await asyncio.sleep(self._role.settings.drain_delay_s)
+        await asyncio.sleep(self._role.settings.drain_delay_s + listening.LINGER_S)
         server.shutdown()
 
     def _tick(self) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
+import struct
 
 from headrace.core import errors
 
 BACKLOG = 4096
+LINGER_S = 0.2
+"""At the end of a drain: seconds between no new connections and the closing of idle ones."""
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 0x06
 
 
 def bind(host: str, port: int, flag: str) -> socket.socket:
@@ -32,6 +38,20 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         raise errors.BadSettings(f"cannot listen on {host} port {port}: {hint}") from None
     sock.set_inheritable(True)
     return sock
+
+
+def refuse_new_connections(sock: socket.socket) -> None:
+    """Make the kernel drop what arrives for the listening socket itself, in every process that shares it. Connections
+    that were made before are served on: nobody's first request crosses the closing of its connection.
+
+    A client that connects now repeats that a second later and is refused, because nobody listens any more."""
+    drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError:
+        # A sandbox may forbid filters: then clients that connect at the last moment are cut off, as with any server.
+        return
 
 
 def url(sock: socket.socket, host: str, tls: bool) -> str:

@@ -82,8 +82,9 @@ class Supervisor:
             self._kill_all()
             if self._settings.runtime_dir is None:
                 shutil.rmtree(self._directory, ignore_errors=True)
-        self._on_event(events.Stopped(0))
-        return 0
+        code = 0 if self._signals <= 1 else 1
+        self._on_event(events.Stopped(code))
+        return code
 
     def _make_directory(self) -> Path:
         if self._settings.runtime_dir is not None:
@@ -96,7 +97,7 @@ class Supervisor:
         return directory
 
     def _on_signal(self) -> None:
-        """First signal: drain. A second one: now."""
+        """First signal: drain. A second one: now, and what was accepted is lost."""
         self._signals += 1
         self._stopping.set()
         if self._signals > 1:
@@ -114,11 +115,13 @@ class Supervisor:
         """Gateways drain first; workers and controller serve them until then."""
         settings = self._settings.gateway
         self._on_event(events.Draining(settings.drain_s))
-        self._inference.close()
         gateways = list(self._gateways.values())
         for gateway in gateways:
             gateway.signal(signal.SIGTERM)
-        budget = settings.drain_delay_s + settings.drain_s + _CHILD_EXIT_S
+        await self._wait_for([g.ended for g in gateways], settings.drain_delay_s)
+        listening.refuse_new_connections(self._inference)
+        self._inference.close()
+        budget = listening.LINGER_S + settings.drain_s + _CHILD_EXIT_S
         await self._wait_for([g.ended for g in gateways], budget)
         for worker in self._workers.values():
             worker.ask_to_stop()
@@ -281,5 +284,7 @@ class Supervisor:
     def _forward(self, name: str, line: str) -> None:
         """Children's output goes to our stderr, workers' lines with their name."""
         prefix = "" if name.startswith(("gateway-", "controller")) else f"[{name}] "
-        sys.stderr.write(f"{prefix}{line}\n")
-        sys.stderr.flush()
+        # Whoever read it may have gone (`headrace serve 2>&1 | head`); the processes must still be looked after.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{prefix}{line}\n")
+            sys.stderr.flush()

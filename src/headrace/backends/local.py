@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,8 @@ _LINE_LIMIT = 4000
 class ChildProcess:
     """A child in its own process group. Its stdout and stderr are read line by line; ``tail`` keeps the last ones.
 
-    ``on_line`` gets every line; ``on_exit`` is called once, after the output was read to its end."""
+    ``on_line`` gets every line; ``on_exit`` is called once, after the output was read to its end. What is left of the
+    group dies with the child."""
 
     def __init__(
         self,
@@ -80,6 +82,11 @@ class ChildProcess:
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(list(self.tail)[-lines:])
 
+    def read_output(self) -> None:
+        """Take what the child has written so far into ``tail``, without waiting."""
+        if self.alive:
+            self._read()
+
     def _read(self) -> None:
         try:
             data = os.read(self._output, _READ)
@@ -100,6 +107,9 @@ class ChildProcess:
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
+        # Before it is reaped: until then its number cannot belong to another group.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         # What the dying process wrote last is what people need most. A grandchild may hold the pipe open: no waiting.
         for _ in range(64):

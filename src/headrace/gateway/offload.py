@@ -1,7 +1,7 @@
 """Large JSON is decoded and encoded in a process of its own, so that it does not delay small requests.
 
 One codec process per gateway, started when first needed; requests to it are answered in order. When it dies (a body
-may be what kills it) the requests in it fail with a typed error and the next one starts a new process.
+may be what kills it) the requests in it are tried once more in a new one, then fail with a typed error.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Offload:
         self._process: subprocess.Popen[bytes] | None = None
         self._link: _Link | None = None
         self._starting = asyncio.Lock()
+        self._second_tries = asyncio.Lock()
 
     async def parse(
         self, codec: str, body: bytes, json_size: int | None, signature: Signature
@@ -120,15 +121,25 @@ class Offload:
         return Reply(answer.status, answer.headers, bytes(payload))
 
     async def _ask(self, job: list[bytes | memoryview]) -> tuple[Answer, memoryview]:
-        async with self._starting:
-            link = self._link
-            if link is None or link.closed:
-                link = await self._start()
-        head, payload = cut(await link.ask(job))
+        try:
+            answered = await (await self._living()).ask(job)
+        except _Died:
+            # Perhaps on another body: each is tried once more, one by one, so that a deadly one goes alone.
+            async with self._second_tries:
+                try:
+                    answered = await (await self._living()).ask(job)
+                except _Died:
+                    raise errors.RuntimeFailed("the process that decodes large bodies died twice on this one") from None
+        head, payload = cut(answered)
         answer = _decode_answer(head)
         if isinstance(answer, Failed):
             raise errors.from_code(answer.code, answer.message)
         return answer, payload
+
+    async def _living(self) -> _Link:
+        async with self._starting:
+            link = self._link
+            return await self._start() if link is None or link.closed else link
 
     async def _start(self) -> _Link:
         self.close()
@@ -163,6 +174,10 @@ def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes |
         heads.append(head)
         parts += blobs
     return heads, parts
+
+
+class _Died(Exception):
+    """The codec process ended before it answered."""
 
 
 class _Link(asyncio.BufferedProtocol):
@@ -206,7 +221,7 @@ class _Link(asyncio.BufferedProtocol):
         self.closed = True
         for future in self._waiting:
             if not future.done():
-                future.set_exception(errors.RuntimeFailed("the process that decodes large bodies died on this one"))
+                future.set_exception(_Died())
         self._waiting.clear()
 
     def abort(self) -> None:

@@ -54,9 +54,12 @@ class RouteFollower:
             reports = asyncio.create_task(self._report_forever(writer))
             try:
                 await self._read_tables(reader)
+            except (errors.HeadraceError, msgspec.MsgspecError) as error:
+                self._services.log.error("a route table cannot be read", action="bad_route_table", exception=error)
             finally:
                 reports.cancel()
                 writer.close()
+            await asyncio.sleep(_RECONNECT_S[0])
 
     async def _read_tables(self, reader: asyncio.StreamReader) -> None:
         splitter = Splitter()
@@ -154,6 +157,8 @@ class ReplicaLink:
         self._route = route
         self._handle = ReplicaHandle(route, self)
         self._changed = changed
+        self._draining = False
+        self._left = False
         self._task = asyncio.create_task(self._connect())
 
     @property
@@ -169,21 +174,26 @@ class ReplicaLink:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
                 continue
+            self._handle.draining = self._draining
             self._deployment.add_replica(self._handle)
             self._changed()
             return
 
     def set_draining(self, draining: bool) -> None:
-        self._handle.draining = draining
+        self._draining = self._handle.draining = draining
 
     def leave(self, leaving: set[int]) -> None:
         """The replica left the route table. With its whole deployment: it finishes what it holds, and the deployment
         closes it. Alone: it is dead (scaling down drains first), whether or not its connection shows it."""
+        self._left = True
         self._task.cancel()
-        if id(self._deployment) not in leaving:
+        if not self._handle.alive:
+            self._handle.close()
+        elif id(self._deployment) not in leaving:
             self._handle.lost()
 
     def close(self) -> None:
+        self._left = True
         self._task.cancel()
         self._handle.close()
 
@@ -194,6 +204,8 @@ class ReplicaLink:
 
     def died(self, handle: ReplicaHandle, computing: list[Batch], waiting: list[Batch]) -> None:
         self._deployment.died(handle, computing, waiting)
+        if self._left:
+            return
         # The route table will tell when the worker is dead; until then it may only have been the connection.
         self._handle = ReplicaHandle(self._route, self)
         self._task = asyncio.create_task(self._connect())

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from headrace.core import errors
 from headrace.core.models import SlotKind
 from headrace.core.requests import Parameter
-from headrace.core.tensors import Array
+from headrace.core.tensors import Array, DType
 from headrace.replica import execution, messages, tensors_on_wire
 from headrace.replica.connection import Connection
 from headrace.replica.messages import RunHead
@@ -169,7 +169,7 @@ class ConcurrentCall:
             self._runtime, self._inputs, self.head.rows, self.head.parameters, idempotent=self.head.idempotent
         )
         try:
-            heads, parts = pack(self._runtime, computed.outputs)
+            heads, parts = pack(self._runtime, computed.outputs, self.head.tensors)
         except errors.HeadraceError as error:
             heads, parts = [], []
             computed.failures = [execution.failure(index, error) for index in range(len(self.head.rows))]
@@ -219,15 +219,20 @@ class ConcurrentCall:
             self._credit -= 1
 
     def _send_chunk(self, outputs: Arrays) -> None:
-        heads, parts = pack(self._runtime, outputs)
+        heads, parts = pack(self._runtime, outputs, self.head.tensors)
         head = messages.ChunkHead(self.head.batch, heads)
         if not self.connection.send([messages.frame(messages.CHUNK, head, messages.total_bytes(heads)), *parts]):
             raise errors.Cancelled("the gateway went away")
 
 
-def pack(runtime: Runtime, outputs: Arrays) -> tuple[list[messages.TensorHead], list[tensors_on_wire.Part]]:
+def pack(
+    runtime: Runtime, outputs: Arrays, inputs: Sequence[messages.TensorHead]
+) -> tuple[list[messages.TensorHead], list[tensors_on_wire.Part]]:
     """Outputs as frame tensors, in the order the model gave them. Raises BadModelOutput when they are too large."""
     declared = {spec.name: spec.dtype for spec in runtime.signature.outputs}
+    if runtime.signature.any_inputs and not declared:
+        # numpy has no BF16, so only its input's name tells that what an untyped model passes on is BF16.
+        declared = {item.name: DType.BF16 for item in inputs if item.dtype == "BF16"}
     heads: list[messages.TensorHead] = []
     parts: list[tensors_on_wire.Part] = []
     for name, array in outputs.items():

@@ -241,7 +241,7 @@ class Worker:
         self, runtime: Runtime, waiting: Waiting, computed: execution.Computed, batch_rows: int, started: int
     ) -> None:
         try:
-            heads, parts = streams.pack(runtime, computed.outputs)
+            heads, parts = streams.pack(runtime, computed.outputs, waiting.head.tensors)
         except errors.HeadraceError as error:
             self._fail(waiting.connection, waiting.head, error)
             return
@@ -409,6 +409,9 @@ class ControlThread(threading.Thread):
         except OSError:  # it died with reports unread
             told = b""
         if not told:
+            if os.getpgrp() == os.getpid():
+                # The group is this worker's own: what the model forked goes too.
+                os.killpg(0, signal.SIGKILL)
             os._exit(0)
         self.stopping.set()
         self._adopt(None)

@@ -62,6 +62,12 @@ def test_soak_shows_memory_over_time():
     assert "1 of 1 processes grow" in text
 
 
+def test_the_length_of_the_long_rows_is_shown():
+    rest_row = RowResult(MACHINE, {**SETTINGS, "long_seconds": 10.0}, {"headrace": rest(1)})
+    assert "1 × 1 s, long part 10 s" in report.markdown(Results({"rest": rest_row}))
+    assert "long part" not in report.markdown(Results({"rest": row({"headrace": rest(1)})}))
+
+
 def test_a_row_replaces_only_itself(tmp_path):
     record(tmp_path, "rest", row({"headrace": rest(1)}))
     record(tmp_path, "kill", row({"kills": [], "failed": 0}))

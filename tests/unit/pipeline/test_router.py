@@ -52,9 +52,12 @@ def test_find_by_endpoint_and_by_version() -> None:
 
 def test_unknown_names_list_what_there_is_but_not_endlessly() -> None:
     _, following = router()
+    with pytest.raises(errors.NotReady, match="starting"):
+        following.find("m", "")
+    following.apply(route_table(1))
     with pytest.raises(errors.UnknownModel, match="no models yet"):
         following.find("m", "")
-    following.apply(route_table(m=[V1], **{f"e{i:02}": [V1] for i in range(20)}))
+    following.apply(route_table(2, m=[V1], **{f"e{i:02}": [V1] for i in range(20)}))
     with pytest.raises(errors.UnknownModel, match="and 11 more"):
         following.find("nope", "")
 
