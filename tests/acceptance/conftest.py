@@ -58,6 +58,12 @@ class Rest(NamedTuple):
         return f"http://{self.address}"
 
 
+def no_bugs(log: str) -> None:
+    """Whatever clients did, no request ended in an internal error or in a traceback of ours."""
+    bad = [line for line in log.splitlines() if '"bug"' in line or "Traceback" in line or "Exception in ASGI" in line]
+    assert not bad, log
+
+
 @pytest.fixture(scope="session")
 def clients_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Models that real clients talk to: echo, slow (an echo), cancer, org/cancer, mixed (named columns), talker."""
@@ -80,6 +86,7 @@ def clients_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]
         environment={"HEADRACE_RUNTIME_DIR": str(directory / "run")},
     ) as server:
         yield server
+        no_bugs(server.log())
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +111,7 @@ def under_uvicorn(clients_server: Served) -> Iterator[str]:
         # The script ends when its stdin closes.
         process.communicate(timeout=30)
     assert process.returncode == 0, log.read_text()
+    no_bugs(log.read_text())
 
 
 @pytest.fixture(scope="session", params=["h2corn", "uvicorn"])
@@ -112,3 +120,24 @@ def rest(request: pytest.FixtureRequest, clients_server: Served) -> Rest:
     if request.param == "h2corn":
         return Rest("h2corn", clients_server.address)
     return Rest("uvicorn", request.getfixturevalue("under_uvicorn"))
+
+ZOO = tuple(kind for kind in models.KINDS if kind != "onnx-cnn")
+"""Kinds that ``zoo`` serves under their own names (the network's images are too large for JSON)."""
+
+ZOO_BATCH = 16
+"""Batch limit of ``zoo``: small, so that requests of a few dozen rows are split and joined again."""
+
+TRUSTED = ("sklearn-joblib", "sklearn-joblib-compressed", "sklearn-pickle", "sklearn-forest", "mlflow-sklearn")
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Every kind of artifact, in as few workers as can be; batches form even when callers are slow."""
+    names = [f"{kind}={models.build(kind)}" for kind in ZOO]
+    trust = [flag for kind in TRUSTED for flag in ("--trust", models.build(kind))]
+    batching = ["--batching", "always", "--max-batch-size", ZOO_BATCH, "--max-queue-delay-ms", "10"]
+    with served(
+        *names, *trust, *map(str, batching), "--isolation", "packed", directory=tmp_path_factory.mktemp("zoo")
+    ) as server:
+        yield server
+        no_bugs(server.log())

@@ -70,6 +70,27 @@ class SlowToLoad(headrace.Model):
         return {"y": x * 2}
 """
 
+FORKS = '''\
+import os
+import time
+
+import headrace
+
+
+class Forks(headrace.Model):
+    """Leaves a child behind that would live for ever and holds every descriptor of its parent."""
+
+    def load(self):
+        if os.fork() == 0:
+            while True:
+                time.sleep(1000)
+
+    def predict(self, x: headrace.Float32) -> {"y": headrace.Float32}:
+        if x[0] < 0:
+            time.sleep(1000)
+        return {"y": x * 2}
+'''
+
 WIDE = """\
 import headrace
 

@@ -1,4 +1,4 @@
-"""Replicas that are killed under load: nobody notices, readiness tells the truth, and what may not run twice does not."""
+"""Replicas killed under load: nobody notices, readiness tells the truth, and what may not run twice does not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance import saboteurs
 from tests.acceptance.load import Answer, Load, ask, output
+from tests.acceptance.processes import pids
 from tests.acceptance.readiness import readiness
 from tests.serving import Served, eventually, served
 
@@ -23,10 +24,6 @@ def doubled(answers: list[Answer]) -> bool:
 def ready_replicas(server: Served) -> int:
     replicas = httpx.get(f"{server.management_url}/api/v1/replicas").json()["replicas"]
     return sum(r["state"] == "ready" and not r["unreachable_from"] for r in replicas)
-
-
-def replica_pids(server: Served) -> set[int]:
-    return {process.pid for process in server.children("replica.worker")}
 
 
 @pytest.mark.parametrize(("replicas", "gateways"), [(2, 1), (2, 2), (1, 1)])
@@ -125,8 +122,8 @@ def test_restarts_slow_down_only_while_nothing_is_computed(tmp_path: Path) -> No
 def test_a_replica_that_dies_between_requests_comes_back_by_itself(tmp_path: Path) -> None:
     model = saboteurs.write(tmp_path, saboteurs.DOUBLE)
     with served(model, "--replicas", "2", directory=tmp_path / "run") as server:
-        before = replica_pids(server)
+        before = pids(server, "replica.worker")
         victim = psutil.Process(min(before))
         victim.kill()
-        eventually(lambda: len(replica_pids(server) - {victim.pid}) == 2 and ready_replicas(server) == 2)
-        assert len(before & replica_pids(server)) == 1
+        eventually(lambda: len(pids(server, "replica.worker") - {victim.pid}) == 2 and ready_replicas(server) == 2)
+        assert len(before & pids(server, "replica.worker")) == 1

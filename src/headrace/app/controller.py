@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -64,6 +65,7 @@ class Controller:
         self._adopted = asyncio.Event()
         self._inspected = False
         self._announced = False
+        self._orphaned = False
         self._watcher: Watcher | None = None
         self._watched: Watched | None = None
         """What the watcher had seen when its last change was deployed."""
@@ -101,6 +103,9 @@ class Controller:
         for task in done - {waiter}:
             # A task that ends before SIGTERM has failed: say why, and let the supervisor start us again.
             task.result()
+        if self._orphaned and self._settings.runtime_dir is None:
+            # The supervisor was killed; nobody else removes its folder.
+            shutil.rmtree(self._role.directory, ignore_errors=True)
 
     async def _work(self) -> None:
         """Inspect what was named, then watch it if asked to."""
@@ -402,6 +407,7 @@ class Controller:
         except BlockingIOError:
             return
         if not data:
+            self._orphaned = True
             stop.set()
             asyncio.get_running_loop().remove_reader(self._link.fileno())
             return

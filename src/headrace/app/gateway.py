@@ -167,11 +167,12 @@ def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:
 
 
 def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the supervisor dies, so that no gateway is left behind."""
+    """Ask the kernel for SIGKILL when the supervisor dies, so that no gateway is left behind. The workers are gone
+    then too: there is nothing that a drain could wait for."""
     parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def _main(role: roles.GatewayRole) -> None:

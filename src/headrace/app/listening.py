@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import socket
+import ssl
 import struct
 
 from headrace.core import errors
@@ -38,6 +39,24 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         raise errors.BadSettings(f"cannot listen on {host} port {port}: {hint}") from None
     sock.set_inheritable(True)
     return sock
+
+
+def check_certificate(certificate: str, key: str) -> None:
+    """Raise BadSettings for files that TLS cannot use, before gateways fail on them one after the other."""
+    for path, flag in ((certificate, "--tls-cert"), (key, "--tls-key")):
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise errors.BadSettings(f"{flag} {path}: {error.strerror}") from None
+    try:
+        # Without a password an encrypted key would be asked for on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        reason = "they do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else str(error)
+        raise errors.BadSettings(
+            f"TLS cannot use --tls-cert {certificate} with --tls-key {key} (PEM files, the key without a password):"
+            f" {reason}"
+        ) from None
 
 
 def refuse_new_connections(sock: socket.socket) -> None:

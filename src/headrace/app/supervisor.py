@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from headrace.backends.local import ChildProcess
 from headrace.core.envelope import Splitter, wrap
 
 _WATCH_EVERY_S = 0.25
+_LOGS_EVERY = 4
 _RESTART_PAUSE_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 _CHILD_EXIT_S = 5.0
 _CONTROLLER_READS_S = 5.0
@@ -66,6 +68,8 @@ class Supervisor:
         gateway = self._settings.gateway
         self._directory = self._make_directory()
         try:
+            if gateway.tls_cert is not None and gateway.tls_key is not None:
+                listening.check_certificate(gateway.tls_cert, gateway.tls_key)
             self._inference = listening.bind(gateway.host, gateway.port, "--port")
             self._management = listening.bind(
                 self._settings.management_host, self._settings.management_port, "--management-port"
@@ -104,12 +108,22 @@ class Supervisor:
             self._kill_all()
 
     async def _watch_until_stopped(self) -> None:
-        while not self._stopping.is_set():
+        for turn in itertools.count():
+            if self._stopping.is_set():
+                return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _WATCH_EVERY_S)
             now = time.monotonic_ns()
             for worker in self._workers.values():
                 worker.watch(now)
+            if turn % _LOGS_EVERY == 0:
+                self._tell_logs()
+
+    def _tell_logs(self) -> None:
+        for worker in self._workers.values():
+            log = worker.fresh_log()
+            if log is not None:
+                self._tell(log)
 
     async def _stop_all(self) -> None:
         """Gateways drain first; workers and controller serve them until then."""

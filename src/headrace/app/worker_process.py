@@ -26,6 +26,10 @@ _STATES = {
 }
 
 
+_LINES_PER_S = 500
+"""A model that prints without end must not fill the disk with the server's log."""
+
+
 class WorkerProcess:
     """Starts the process at construction. ``on_exit`` is called once."""
 
@@ -43,6 +47,7 @@ class WorkerProcess:
         self._on_exit = on_exit
         self._reports: dict[int, orders.ReplicaReport] = {}
         self._oom_kills = resources.oom_kills()
+        self._told_lines = 0
         self._socket_path = directory / f"{order.worker}.sock"
         self._status_path = directory / f"{order.worker}.status"
         mine, theirs = socket.socketpair()
@@ -65,6 +70,7 @@ class WorkerProcess:
             pass_fds=(theirs.fileno(),),
             on_line=on_line,
             on_exit=self._exited,
+            lines_per_s=_LINES_PER_S,
         )
         theirs.close()
         asyncio.get_running_loop().add_reader(self._link.fd, self._hear)
@@ -89,6 +95,13 @@ class WorkerProcess:
                 self.process.kill(
                     f"out of memory: it used {used >> 20} MiB, the limit is {self.order.memory >> 20} MiB"
                 )
+
+    def fresh_log(self) -> orders.WorkerLog | None:
+        """The last lines, when there are new ones since the last call."""
+        if self.process.written == self._told_lines:
+            return None
+        self._told_lines = self.process.written
+        return orders.WorkerLog(self.order.worker, self.process.log_tail())
 
     def ask_to_stop(self) -> None:
         """The worker ends its batch and exits."""
@@ -116,7 +129,11 @@ class WorkerProcess:
             return orders.ReplicaReport(worker, index, state, ready.model, timings)
         if frame.kind == messages.LOAD_FAILED:
             failed = messages.decode_load_failed(frame.head)
-            return orders.ReplicaReport(worker, index, state, reason=failed.message, trace=failed.trace)
+            # The worker wrote the trace before it sent this; what the model printed before stands there too.
+            self.process.read_output()
+            return orders.ReplicaReport(
+                worker, index, state, reason=failed.message, trace=self.process.log_tail() or failed.trace
+            )
         return orders.ReplicaReport(worker, index, state)
 
     def _exited(self, _: ChildProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -18,8 +19,8 @@ _LINE_LIMIT = 4000
 class ChildProcess:
     """A child in its own process group. Its stdout and stderr are read line by line; ``tail`` keeps the last ones.
 
-    ``on_line`` gets every line; ``on_exit`` is called once, after the output was read to its end. What is left of the
-    group dies with the child."""
+    ``on_line`` gets the lines, of a child that writes more than ``lines_per_s`` not all; ``on_exit`` is called once,
+    after the output was read to its end. What is left of the group dies with the child."""
 
     def __init__(
         self,
@@ -30,13 +31,20 @@ class ChildProcess:
         pass_fds: Sequence[int] = (),
         on_line: Callable[[str, str], None],
         on_exit: Callable[[ChildProcess], None],
+        lines_per_s: float = math.inf,
     ) -> None:
         self.name = name
+        self.written = 0
+        """Lines so far."""
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         self.kill_reason = ""
         self._on_line = on_line
         self._on_exit = on_exit
         self._partial = b""
+        self._lines_per_s = lines_per_s
+        self._second = 0.0
+        self._passed = 0
+        self._dropped = 0
         self._loop = asyncio.get_running_loop()
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
@@ -97,13 +105,32 @@ class ChildProcess:
             return
         lines = (self._partial + data).split(b"\n")
         self._partial = lines.pop()[-_LINE_LIMIT:]
-        for line in lines:
-            self._line(line)
+        self._lines(lines)
 
-    def _line(self, line: bytes) -> None:
+    def _lines(self, lines: list[bytes]) -> None:
+        now = self._loop.time()
+        if now - self._second >= 1.0:
+            self._tell_dropped()
+            self._second, self._passed = now, 0
+        self.written += len(lines)
+        room = int(min(self._lines_per_s - self._passed, len(lines)))
+        self._passed += room
+        self._dropped += len(lines) - room
+        for line in lines[:room]:
+            self._on_line(self.name, self._keep(line))
+        for line in lines[room:][-_TAIL_LINES:]:
+            self._keep(line)
+
+    def _keep(self, line: bytes) -> str:
         text = line[:_LINE_LIMIT].decode(errors="replace").rstrip("\r")
         self.tail.append(text)
-        self._on_line(self.name, text)
+        return text
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            limit = f"more than {self._lines_per_s:g} a second"
+            self._on_line(self.name, f"({self._dropped} lines are not shown: {limit})")
+            self._dropped = 0
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -118,8 +145,9 @@ class ChildProcess:
             if before == (len(self.tail), self._partial):
                 break
         if self._partial:
-            self._line(self._partial)
+            self._lines([self._partial])
             self._partial = b""
+        self._tell_dropped()
         self._loop.remove_reader(self._output)
         os.close(self._output)
         os.close(self._pidfd)

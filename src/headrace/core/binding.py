@@ -36,7 +36,7 @@ def bind(signature: Signature, tensors: Sequence[Tensor], parameters: dict[str, 
     """Match tensors to the signature's inputs.
 
     Raises InvalidInput that names the input, what came and what was expected."""
-    read = {name: parameters[name] for name in signature.parameters if name in parameters} if parameters else {}
+    read = _read_by_model(signature, parameters) if parameters else {}
     if signature.any_inputs:
         return _bind_any(signature, tensors, read)
     specs = signature.inputs
@@ -80,7 +80,7 @@ def bind(signature: Signature, tensors: Sequence[Tensor], parameters: dict[str, 
         dtypes.append(spec.dtype)
         arrays.append(array)
         nbytes += array.nbytes if spec.dtype is not DType.BYTES else wire_size(tensor)
-    key: Key = (*inner, *sorted(read.items())) if read else tuple(inner)
+    key: Key = (*inner, *_parameters_key(read)) if read else tuple(inner)
     return Bound(tuple(names), tuple(dtypes), arrays, rows if rows >= 0 else 1, nbytes, key, read)
 
 
@@ -103,7 +103,7 @@ def _bind_any(signature: Signature, tensors: Sequence[Tensor], read: dict[str, P
                 )
     key: Key = (
         *((t.name, t.dtype, t.array.shape[1:]) for t in tensors),
-        *sorted(read.items()),
+        *_parameters_key(read),
     )
     return Bound(
         names,
@@ -114,6 +114,19 @@ def _bind_any(signature: Signature, tensors: Sequence[Tensor], read: dict[str, P
         key,
         read,
     )
+
+
+def _read_by_model(signature: Signature, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+    read = {name: parameters[name] for name in signature.parameters if name in parameters}
+    for name, value in read.items():
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise errors.InvalidInput(f"parameter {name!r}: an integer may have 64 bits")
+    return read
+
+
+def _parameters_key(read: dict[str, Parameter]) -> list[tuple[str, type, Parameter]]:
+    # 1, 1.0 and True are equal, but a model may tell them apart.
+    return [(name, type(read[name]), read[name]) for name in sorted(read)]
 
 
 def _fit(spec: TensorSpec, tensor: Tensor) -> Array:

@@ -16,7 +16,6 @@ from headrace.gateway import bodies, streaming
 from headrace.gateway.bodies import Headers, Message, Receive, Send
 from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.grpc import GrpcFront
-from headrace.gateway.offload import is_large
 from headrace.gateway.rest import RestOperations
 from headrace.gateway.services import Services
 from headrace.pipeline import chain
@@ -111,16 +110,18 @@ class InferenceApp:
                 exchange.body = body
             if exchange.signature.streaming or match.path.operation is Operation.GENERATE_STREAM:
                 if match.path.operation is not Operation.GENERATE:
-                    await self._stream(exchange, send)
+                    await self._stream(exchange, receive, send)
                     return
                 reply = await streaming.single(services, exchange)
             else:
                 await chain.run(exchange)
-                reply = await self._encode(exchange, dialect.name)
+                if exchange.rendering.binary_default or not is_large(exchange, services.settings.offload_bytes):
+                    chain.encode(exchange)
+                    reply = exchange.reply
+                else:
+                    reply = await self._encode_large(exchange, dialect.name)
         except HeadraceError as error:
             failure = error.untraced()
-            if isinstance(error, errors.Cancelled) and exchange is not None and exchange.bytes_out:
-                return
             reply = codec.render_error(error)
         except asyncio.CancelledError:
             self._finish(dialect.name, exchange, errors.Cancelled(), request_id, started, 0)
@@ -160,28 +161,27 @@ class InferenceApp:
             exchange.body = body
             exchange.json_size = json_size
 
-    async def _stream(self, exchange: Exchange, send: Send) -> None:
+    async def _stream(self, exchange: Exchange, receive: Receive, send: Send) -> None:
         """Server-sent events; errors after the first event are told in the stream and recorded here."""
         failure: HeadraceError | None = None
         headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
+        watch = asyncio.create_task(streaming.cancel_when_left(receive, exchange))
         try:
             exchange.bytes_out = await streaming.server_sent_events(self._services, exchange, send, headers)
         except streaming.StreamFailed as failed:
-            failure, exchange.bytes_out = failed.error, failed.sent
+            failure, exchange.bytes_out = failed.error.untraced(), failed.sent
+        finally:
+            watch.cancel()
         self._services.records.record(chain.record(exchange, failure))
 
-    async def _encode(self, exchange: Exchange, name: str) -> Reply:
+    async def _encode_large(self, exchange: Exchange, name: str) -> Reply:
         response = exchange.response
         if response is None:
             raise errors.Bug("a request was computed but has no response")
-        if is_large(response.outputs, self._services.settings.offload_bytes) and not exchange.rendering.binary_default:
-            before = monotonic()
-            reply = await self._services.offload.render(name, response, exchange.rendering, exchange.signature)
-            exchange.encode_seconds = monotonic() - before
-            return reply
-        chain.encode(exchange)
-        encoded: Reply = exchange.reply
-        return encoded
+        before = monotonic()
+        reply = await self._services.offload.render(name, response, exchange.rendering, exchange.signature)
+        exchange.encode_seconds = monotonic() - before
+        return reply
 
     def _finish(
         self,
@@ -241,6 +241,17 @@ class InferenceApp:
         if method == "HEAD":
             reply = Reply(reply.status, reply.headers, b"")
         await self._send(send, reply, headers, request_id)
+
+
+def is_large(exchange: Exchange, limit: int) -> bool:
+    """Whether the outputs are worth encoding outside the loop (``limit`` in bytes; JSON is several times that)."""
+    response = exchange.response
+    if response is None:
+        return False
+    size = 0
+    for tensor in response.outputs:
+        size += tensor.array.nbytes
+    return size > limit
 
 
 def parse_timeout_ms(value: bytes) -> float:

@@ -227,11 +227,3 @@ class _Link(asyncio.BufferedProtocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-def is_large(outputs: list[Tensor], limit: int) -> bool:
-    """Whether outputs are worth encoding outside the loop (``limit`` in bytes; as JSON they are several times that)."""
-    size = 0
-    for tensor in outputs:
-        size += tensor.array.nbytes
-    return size > limit

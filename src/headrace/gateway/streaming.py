@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from time import monotonic
@@ -16,7 +17,7 @@ from headrace.core.calls import Call
 from headrace.core.errors import HeadraceError
 from headrace.core.requests import InferenceResponse
 from headrace.core.tensors import Tensor
-from headrace.gateway.bodies import Send
+from headrace.gateway.bodies import Receive, Send
 from headrace.gateway.services import Services
 from headrace.pipeline import chain
 from headrace.pipeline.chain import Exchange
@@ -138,18 +139,33 @@ async def server_sent_events(
                 sent += await _send_event(send, oip_generate.render_generate_event(first), stall)
             async for response in stream:
                 sent += await _send_event(send, oip_generate.render_generate_event(response), stall)
-        except errors.Cancelled:
-            raise
         except HeadraceError as error:
-            await _send_event(send, oip_generate.render_generate_error_event(error), stall)
-            await send({"type": "http.response.body", "body": b""})
+            await _tell_error(send, error, stall)
             raise StreamFailed(error, sent) from error
     await send({"type": "http.response.body", "body": b""})
     return sent
 
 
+async def _tell_error(send: Send, error: HeadraceError, stall: float) -> None:
+    """End a stream with an error, unless nobody is there to read it."""
+    if isinstance(error, errors.Cancelled):
+        return
+    with contextlib.suppress(errors.Cancelled):
+        await _send_event(send, oip_generate.render_generate_error_event(error), stall)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def cancel_when_left(receive: Receive, exchange: Exchange) -> None:
+    """Cancel the work for a client that leaves while its answer streams. A task beside the stream: not every server
+    tells at ``send``, and a model may work long before it has anything to send."""
+    while (await receive())["type"] == "http.request":
+        pass
+    if exchange.call is not None:
+        _abandon(exchange.call, exchange)
+
+
 class StreamFailed(Exception):
-    """The stream ended with an error that has already been told to the client."""
+    """The stream ended with an error after its first event; the client has been told if it is still there."""
 
     def __init__(self, error: HeadraceError, sent: int) -> None:
         super().__init__(error.message)

@@ -300,8 +300,8 @@ def test_page_shows_the_making_of_a_chunk_and_not_the_waiting_for_a_reader(gatew
     assert (first.connection, first.batch) == (7, 1)
     go.release()
     number_of(gateway.next())
-    go.release()
     (second,) = wait_for(lambda: [r for r in status_page.read(gateway.page_path) or [] if r.since > first.since])
+    go.release()
     wait_for(lambda: not status_page.read(gateway.page_path))
     assert second.since > first.since
     gateway.pool.cancel(7, 1)
