@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import secrets
 import shutil
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import controller_state, events, orders, resources, roles, sources, watching
+from headrace.app import controller_state, events, orders, resources, roles, source_copies, sources, watching
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.management import serve_management
@@ -186,6 +187,8 @@ class Controller:
         if isinstance(result, sources.Failure):
             self._fail(result)
             return
+        with contextlib.suppress(OSError):  # gone already: the worker will say so
+            source_copies.keep(Path(self._role.directory), result.artifact)
         self._desired.failures.pop((candidate.endpoint, candidate.version), None)
         self._desired.deployments[result.id] = result
         self._say(events.ModelInspected(result.endpoint, result.version, result.artifact))
@@ -316,7 +319,12 @@ class Controller:
             ReplicaSpec(
                 id=f"{d.id}#{number}",
                 artifact=d.artifact,
-                options=LoadOptions(threads=t, batch_limit=d.batching.max_batch_size, options=dict(d.platform_options)),
+                options=LoadOptions(
+                    threads=t,
+                    batch_limit=d.batching.max_batch_size,
+                    options=dict(d.platform_options),
+                    source=source_copies.find(Path(self._role.directory), d.artifact),
+                ),
                 warmup=d.warmup,
             )
             for d, t in zip(deployments, threads, strict=True)

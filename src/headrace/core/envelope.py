@@ -15,8 +15,9 @@ def wrap(message: bytes) -> bytes:
 class Splitter:
     """Bytes as they arrive → complete messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._buffer = bytearray()
+        self._limit = limit
 
     def feed(self, data: bytes) -> list[bytes]:
         """Every message that is complete now. Raises Bug when the peer sends something else."""
@@ -26,7 +27,7 @@ class Splitter:
         at = 0
         while len(buffer) - at >= 4:
             size = int.from_bytes(buffer[at : at + 4], "little")
-            if size > MAX_MESSAGE:
+            if size > self._limit:
                 raise errors.Bug(f"a message of {size} bytes on a control connection")
             if len(buffer) - at - 4 < size:
                 break

@@ -71,7 +71,7 @@ class RequestRecord(msgspec.Struct, gc=False):
     protocol: str
     outcome: int
     rows: int
-    batch_rows: int
+    batch_rows: float
     decode: float
     queue: float
     batch_wait: float

@@ -17,6 +17,8 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
 _INLINE_INFLATE = 4096
+_SMALL_PART = 4096
+_SIZE_DIGITS = 18
 
 
 def check_size(services: Services, headers: Headers) -> int:
@@ -24,21 +26,23 @@ def check_size(services: Services, headers: Headers) -> int:
     announced = headers.get(b"content-length")
     if announced is None:
         return 0
-    if not announced.isdigit():
-        raise errors.InvalidInput(f"Content-Length {announced.decode('latin-1')!r} is not a number")
+    if not announced.isdigit() or len(announced) > _SIZE_DIGITS:
+        shown = announced[:_SIZE_DIGITS].decode("latin-1")
+        raise errors.InvalidInput(f"Content-Length {shown!r} is not a number of bytes")
     size = int(announced)
     _check_limits(services, size)
     return size
 
 
-def _check_limits(services: Services, size: int) -> None:
+def _check_limits(services: Services, size: int, reserved: int = 0) -> None:
+    """``reserved`` bytes of these are held for this body already."""
     limit = services.settings.max_body_bytes
     if size > limit:
         services.records.refused("", "", Refusal.BODY_TOO_LARGE)
         raise errors.PayloadTooLarge(
             f"the body has {size} bytes, this server accepts {limit} (--max-body); send fewer rows per request"
         )
-    if services.held_bytes + size > services.settings.max_bodies_bytes:
+    if services.held_bytes + size - reserved > services.settings.max_bodies_bytes:
         services.records.refused("", "", Refusal.BODY_BUDGET)
         raise errors.Overloaded(
             f"request bodies being read hold {services.held_bytes} bytes, the limit is"
@@ -65,7 +69,7 @@ async def read(services: Services, receive: Receive, headers: Headers) -> bytes:
 
 
 async def _read_rest(services: Services, receive: Receive, first: bytes, announced: int) -> bytes:
-    parts = [first]
+    parts: list[bytes | bytearray] = [first]
     size = len(first)
     reserved = max(announced, size)
     services.held_bytes += reserved
@@ -76,16 +80,26 @@ async def _read_rest(services: Services, receive: Receive, first: bytes, announc
                 raise errors.Cancelled("the client left before the body was complete")
             part = message.get("body", b"")
             if part:
-                parts.append(part)
+                _append(parts, part)
                 size += len(part)
                 if size > reserved:
-                    _check_limits(services, size)
+                    _check_limits(services, size, reserved)
                     services.held_bytes += size - reserved
                     reserved = size
             if not message.get("more_body"):
                 return b"".join(parts)
     finally:
         services.held_bytes -= reserved
+
+
+def _append(parts: list[bytes | bytearray], part: bytes) -> None:
+    # Bodies that come byte by byte would take fifty times their size as separate objects.
+    if len(part) >= _SMALL_PART:
+        parts.append(part)
+    elif isinstance(parts[-1], bytearray):
+        parts[-1] += part
+    else:
+        parts.append(bytearray(part))
 
 
 async def _inflate(services: Services, encoding: str, body: bytes) -> bytes:

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     # Small requests, which gateways and workers serve meanwhile, come first.
     os.nice(_NICE)
     link = socket.socket(fileno=int(arguments[0]))
-    splitter = Splitter()
+    splitter = Splitter(offload.MAX_MESSAGE)
     while data := link.recv(1 << 20):
         for message in splitter.feed(data):
             for part in answer(message):
@@ -46,6 +46,9 @@ def answer(message: bytes) -> list[bytes | memoryview]:
         return _parse(job, payload) if isinstance(job, ParseJob) else _render(job, payload)
     except errors.HeadraceError as error:
         return offload.envelope(Failed(error.code, error.message))
+    except Exception as error:
+        # The boundary of this process: the jobs behind this one are other people's.
+        return offload.envelope(Failed(errors.Bug.code, f"internal error ({type(error).__name__}: {error})"))
 
 
 @functools.lru_cache(maxsize=256)
@@ -57,7 +60,11 @@ def _signature(packed: bytes) -> Signature:
 def _parse(job: ParseJob, payload: memoryview) -> list[bytes | memoryview]:
     request, rendering = REST_CODECS[job.codec].parse_request(bytes(payload), job.json_size, _signature(job.signature))
     heads, parts = offload.pack(request.tensors)
-    return offload.envelope(Parsed(heads, request.id, request.parameters, request.outputs, rendering), *parts)
+    parsed = Parsed(heads, request.id, request.parameters, request.outputs, rendering)
+    try:
+        return offload.envelope(parsed, *parts)
+    except OverflowError as error:
+        raise errors.InvalidInput(f"an integer parameter may have 64 bits: {error}") from None
 
 
 def _render(job: RenderJob, payload: memoryview) -> list[bytes | memoryview]:

@@ -7,7 +7,7 @@ first message has only headers ("trailers-only"). Knows HTTP headers; messages a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -58,7 +58,7 @@ class GrpcCodec:
 
 CODEC = GrpcCodec()
 Unary = Callable[[bytes], bytes | Awaitable[bytes]]
-Streaming = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+Streaming = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
 class GrpcFront:
@@ -126,13 +126,17 @@ class GrpcFront:
         except Exception as error:
             services.log.error("a call ended in a bug", action="bug", exception=error, request_id=request_id)
             failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
-        if failure is None:
-            await self._send_reply(send, reply, headers, request_id)
-        else:
-            await grpc_streams.send_error(send, failure, request_id)
-        if exchange is not None:
-            exchange.bytes_out = len(reply)
-        self._record(exchange, failure, request_id, started)
+        try:
+            if failure is None:
+                await self._send_reply(send, reply, headers, request_id)
+            else:
+                await grpc_streams.send_error(send, failure, request_id)
+        except OSError:
+            failure = failure or errors.Cancelled("the caller left before it had its answer")
+        finally:
+            if exchange is not None:
+                exchange.bytes_out = len(reply)
+            self._record(exchange, failure, request_id, started)
 
     def _begin(self, message: Any, headers: Headers, started: float, request_id: str) -> Exchange:
         deployment = self._services.router.find(message.model_name, message.model_version)
@@ -232,7 +236,7 @@ class GrpcFront:
     def _list_health(self, body: bytes) -> bytes:
         return health.render_list({name: self._serving(name) for name in ("", SERVICE)})
 
-    async def _watch(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _watch(self, messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Every change of a service's state, the present one first."""
         service = ""
         async for body in messages:
@@ -244,10 +248,13 @@ class GrpcFront:
             if status is not last:
                 yield health.render_check(status)
                 last = status
+            if self._services.draining:
+                # The caller has been told; a call without an end would hold up the drain.
+                return
             await asyncio.sleep(0.1)
 
 
-async def _reflect(messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _reflect(messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     async for body in messages:
         yield reflection.respond(body)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -19,6 +19,7 @@ from headrace.pipeline.ports import Codec
 from headrace.protocols import grpc_frames, grpc_status, oip_grpc
 
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
+_PROTOCOL = "oip-grpc-stream"
 _MAX_REQUESTS = 256
 """Requests of one ModelStreamInfer stream that may be in progress; more wait in the transport."""
 
@@ -57,7 +58,7 @@ class MessageStream:
 
 async def run(
     services: Services,
-    method: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]],
+    method: Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]],
     headers: Headers,
     receive: Receive,
     send: Send,
@@ -66,10 +67,16 @@ async def run(
     await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
     trailers = grpc_status.OK_TRAILERS
     try:
-        async for message in method(aiter(MessageStream(services, headers, receive))):
-            await _send_message(send, message)
+        async with aclosing(method(aiter(MessageStream(services, headers, receive)))) as answers:
+            async for message in answers:
+                await _send_message(send, message)
     except HeadraceError as error:
         trailers = grpc_status.error_trailers(error)
+    except OSError:
+        return  # the caller has left
+    except Exception as error:
+        services.log.error("a call ended in a bug", action="bug", exception=error)
+        trailers = grpc_status.error_trailers(errors.Bug(f"internal error ({type(error).__name__})"))
     await _end(send, trailers)
 
 
@@ -85,21 +92,27 @@ async def _end(send: Send, trailers: list[tuple[bytes, bytes]]) -> None:
 async def model_stream_infer(services: Services, codec: Codec, headers: Headers, receive: Receive, send: Send) -> None:
     """Each message is a request of its own and may have any number of responses; requests run side by side, and an
     error of one is told in a response and ends nothing else."""
-    stream = _InferStream(services, codec, headers, send)
+    try:
+        stream = _InferStream(services, codec, headers, send)
+        messages = MessageStream(services, headers, receive)
+    except HeadraceError as error:
+        await send_error(send, error)
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
     trailers = grpc_status.OK_TRAILERS
-    messages = MessageStream(services, headers, receive)
+    reading = asyncio.create_task(stream.take_all(messages))
     try:
-        async for body in messages:
-            await stream.begin(body)
-        if messages.left:
-            raise errors.Cancelled("the caller left the stream")
-        await stream.finish()
+        # A reader that stalls ends the call, although it may well hold its own side open.
+        await asyncio.wait({reading, stream.broken}, return_when=asyncio.FIRST_COMPLETED)
+        if not stream.broken.done():
+            reading.result()
     except HeadraceError as error:
         trailers = grpc_status.error_trailers(error)
     finally:
+        reading.cancel()
         stream.cancel()
-    await _end(send, trailers)
+    if not stream.broken.done():
+        await _end(send, trailers)
 
 
 class _InferStream:
@@ -115,13 +128,21 @@ class _InferStream:
         self._tasks: set[asyncio.Task[None]] = set()
         given = headers.get(b"grpc-timeout")
         self._deadline = None if given is None else monotonic() + grpc_status.parse_timeout(given)
-        self._broken: HeadraceError | None = None
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when nobody reads the answers any more."""
 
-    async def begin(self, body: bytes) -> None:
-        """Start one request; waits while too many are in progress."""
+    async def take_all(self, messages: MessageStream) -> None:
+        """Start every request that comes and wait for what is in progress."""
+        async for body in messages:
+            await self._begin(body)
+        if messages.left:
+            self._break()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _begin(self, body: bytes) -> None:
+        # Waits while too many are in progress.
         await self._room.acquire()
-        if self._broken is not None:
-            raise self._broken
         task = asyncio.create_task(self._one(body))
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -129,13 +150,6 @@ class _InferStream:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._room.release()
-
-    async def finish(self) -> None:
-        """The caller sends no more: wait for what is in progress."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._broken is not None:
-            raise self._broken
 
     def cancel(self) -> None:
         for task in self._tasks:
@@ -166,11 +180,13 @@ class _InferStream:
         finally:
             if exchange is not None:
                 self._services.records.record(chain.record(exchange, failure))
+            elif failure is not None:
+                self._services.records.record(chain.record_unrouted(_PROTOCOL, failure, request_id, started))
 
     def _exchange(self, message: Any, started: float, request_id: str) -> Exchange:
         deployment = self._services.router.find(message.model_name, message.model_version)
         deadline = self._deadline or started + deployment.route.timeout_s
-        exchange = Exchange(deployment, self._codec, "oip-grpc-stream", started, deadline, request_id)
+        exchange = Exchange(deployment, self._codec, _PROTOCOL, started, deadline, request_id)
         exchange.explicit_deadline = self._deadline is not None
         exchange.body = message
         return exchange
@@ -199,7 +215,11 @@ class _InferStream:
         try:
             async with self._sending:
                 await streaming.send_within(self._send, body, stall)
-        except errors.Cancelled as error:
+        except errors.Cancelled:
             # The reader is stalled or gone: the whole stream ends, all its requests are cancelled.
-            self._broken = error
-            self.cancel()
+            self._break()
+
+    def _break(self) -> None:
+        if not self.broken.done():
+            self.broken.set_result(None)
+        self.cancel()

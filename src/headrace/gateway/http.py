@@ -124,14 +124,18 @@ class InferenceApp:
             failure = error.untraced()
             reply = codec.render_error(error)
         except asyncio.CancelledError:
-            self._finish(dialect.name, exchange, errors.Cancelled(), request_id, started, 0)
+            self._finish(codec.NAME, exchange, errors.Cancelled(), request_id, started, 0)
             raise
         except Exception as error:
             failure = _bug(services, error, request_id)
             reply = codec.render_error(failure)
         size = len(reply.body)
-        await self._send(send, reply, headers, request_id)
-        self._finish(dialect.name, exchange, failure, request_id, started, size)
+        try:
+            await self._send(send, reply, headers, request_id)
+        except OSError:
+            failure = failure or errors.Cancelled("the client left before it had its answer")
+        finally:
+            self._finish(codec.NAME, exchange, failure, request_id, started, size)
 
     def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
         """The head stage: endpoint, readiness, size, deadline; the body is still unread."""
@@ -165,6 +169,8 @@ class InferenceApp:
         """Server-sent events; errors after the first event are told in the stream and recorded here."""
         failure: HeadraceError | None = None
         headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
+        if self._services.draining:
+            headers.append((b"connection", b"close"))
         watch = asyncio.create_task(streaming.cancel_when_left(receive, exchange))
         try:
             exchange.bytes_out = await streaming.server_sent_events(self._services, exchange, send, headers)

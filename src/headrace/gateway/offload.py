@@ -68,6 +68,9 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
 Job = ParseJob | RenderJob
 Answer = Parsed | Rendered | Failed
 
+MAX_MESSAGE = 1 << 31
+"""A body or an answer, and what is said about it."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
@@ -77,6 +80,8 @@ def envelope(head: msgspec.Struct, *payload: bytes | memoryview) -> list[bytes |
     packed = _encode(head)
     views = [memoryview(part).cast("B") for part in payload]
     size = 4 + len(packed) + sum(map(len, views))
+    if size > MAX_MESSAGE:
+        raise errors.PayloadTooLarge(f"{size} bytes of tensors are too many to be encoded or decoded as JSON")
     return [size.to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed, *views]
 
 

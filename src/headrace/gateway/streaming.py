@@ -133,17 +133,29 @@ async def server_sent_events(
     stall = exchange.deployment.route.stream_stall_s
     async with aclosing(responses(services, exchange)) as stream:
         first = await anext(stream, None)
-        await send({"type": "http.response.start", "status": 200, "headers": [*_EVENT_STREAM, *headers]})
         try:
+            await _begin(send, headers)
             if first is not None:
                 sent += await _send_event(send, oip_generate.render_generate_event(first), stall)
             async for response in stream:
                 sent += await _send_event(send, oip_generate.render_generate_event(response), stall)
+            await send_within(send, {"type": "http.response.body", "body": b""}, stall)
         except HeadraceError as error:
             await _tell_error(send, error, stall)
             raise StreamFailed(error, sent) from error
-    await send({"type": "http.response.body", "body": b""})
+        except Exception as error:
+            services.log.error("a stream ended in a bug", action="bug", exception=error, request_id=exchange.request_id)
+            bug = errors.Bug(f"internal error ({type(error).__name__}), request id {exchange.request_id}")
+            await _tell_error(send, bug, stall)
+            raise StreamFailed(bug, sent) from error
     return sent
+
+
+async def _begin(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": [*_EVENT_STREAM, *headers]})
+    except OSError as error:
+        raise errors.Cancelled("the reader of the stream has left") from error
 
 
 async def _tell_error(send: Send, error: HeadraceError, stall: float) -> None:
@@ -152,7 +164,7 @@ async def _tell_error(send: Send, error: HeadraceError, stall: float) -> None:
         return
     with contextlib.suppress(errors.Cancelled):
         await _send_event(send, oip_generate.render_generate_error_event(error), stall)
-        await send({"type": "http.response.body", "body": b""})
+        await send_within(send, {"type": "http.response.body", "body": b""}, stall)
 
 
 async def cancel_when_left(receive: Receive, exchange: Exchange) -> None:

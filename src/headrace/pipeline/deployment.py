@@ -186,6 +186,10 @@ class Deployment:
 
     def enqueue(self, call: Call) -> None:
         """Let an admitted call wait for a replica."""
+        if self._closed:
+            # A later piece of a large request: nobody sweeps this deployment any more.
+            call.fail(self._hopeless() or errors.Bug("a closed deployment has no reason"))
+            return
         self.queue.push(call)
         if call.deadline < self.next_deadline:
             self.next_deadline = call.deadline

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from headrace.core import errors
@@ -87,7 +88,7 @@ def _has_default(predict: Callable[..., Any], name: str) -> bool:
 def load(artifact: Artifact, load_options: LoadOptions) -> PythonRuntime:
     options.check("python", load_options.options, ())
     path = Path(artifact.path)
-    module = import_file(path, artifact.digest)
+    module = import_file(path, artifact.digest, Path(load_options.source or path))
     chosen = _choose(module, artifact.attribute, path.name)
     model = _run(path, chosen) if isinstance(chosen, type) else chosen
     model.path = path.parent
@@ -101,14 +102,27 @@ def start(model: Model, path: Path) -> PythonRuntime:
     return PythonRuntime(model, declared)
 
 
-def import_file(path: Path, digest: str) -> ModuleType:
-    """Run a Python file as a module of its own name, with its folder first on the import path."""
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the file itself, or a copy under its name: cached bytecode only tells changes apart by whole seconds."""
+
+    def __init__(self, name: str, path: Path, source: Path) -> None:
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self._source.read_bytes(), self.path)
+        return code
+
+
+def import_file(path: Path, digest: str, source: Path) -> ModuleType:
+    """Run a Python file as a module of its own name, with its folder first on the import path. ``source`` holds the
+    code; ``path`` is where it came from."""
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     # Unique: two versions of pricer.py may live in one packed worker, and a file may be called like a library.
     name = f"headrace_model_{path.stem}_{digest.rpartition(':')[2][:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_SourceLoader(name, path, source))
     if spec is None or spec.loader is None:
         raise errors.LoadFailed(f"{path} cannot be imported as a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -20,11 +20,13 @@ Arrays = dict[str, Array]
 
 
 class LoadOptions(msgspec.Struct, frozen=True):
-    """threads: framework threads for this replica (≥ 1); batch_limit: rows of the largest batch that will come."""
+    """threads: framework threads for this replica (≥ 1); batch_limit: rows of the largest batch that will come;
+    source: a copy of the Python file, as it was when it was inspected."""
 
     threads: int = 1
     batch_limit: int = 64
     options: dict[str, str] = {}
+    source: str | None = None
 
 
 class Runtime(Protocol):

@@ -203,7 +203,7 @@ class AccessLog:
         return "".join(
             [
                 f"{self._timestamp(r.finished_at)} {r.model or '-'}@{r.version or '-'} {r.protocol} {names[r.outcome]}"
-                f" {r.total * 1e3:.3f}ms rows={r.rows} batch={r.batch_rows} {r.request_id}"
+                f" {r.total * 1e3:.3f}ms rows={r.rows} batch={r.batch_rows:g} {r.request_id}"
                 f"{f' error={r.error}' if r.error else ''}\n"
                 for r in records
             ]
@@ -226,7 +226,7 @@ class _AccessLine(msgspec.Struct, omit_defaults=True, gc=False, tag_field="actio
     outcome: str
     process: str
     rows: int
-    batch_rows: int
+    batch_rows: float
     bytes_in: int
     bytes_out: int
     total_ms: float
