@@ -137,9 +137,6 @@ class FakeReplica:
     def computing(self) -> tuple[float, int] | None:
         return self.shared
 
-    def computing(self) -> tuple[float, int] | None:
-        return self.shared
-
     def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
         assert self.alive, "a batch was sent to a dead replica"
         assert calls, "an empty batch was sent"
@@ -214,6 +211,13 @@ class FakeReplica:
 
 
 Compute = Callable[[list[Any]], list[Tensor]]
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0, pause: float = 0.0) -> None:
+    """Let the loop run until something has become true."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what the code under test does has no event of its own
+            await asyncio.sleep(pause)
 
 
 class ComputingReplica(FakeReplica):

@@ -1,5 +1,5 @@
-"""A gateway's application in the test's own process: real router, deployments, codecs and records; replicas that compute
-in Python. Spoken to through httpx, or message by message where the transport matters."""
+"""A gateway's application in the test's own process: real router, deployments, codecs and records; replicas that
+compute in Python. Spoken to through httpx, or message by message where the transport matters."""
 
 from __future__ import annotations
 

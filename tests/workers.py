@@ -154,7 +154,7 @@ async def running(directory: Path, *artifacts: Artifact, warmup: bool = False) -
     path = directory / "w.json"
     path.write_bytes(msgspec.json.encode(spec))
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - a test's own, it takes milliseconds
             [sys.executable, "-m", "headrace.replica.worker", str(path)],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -121,6 +121,7 @@ def rest(request: pytest.FixtureRequest, clients_server: Served) -> Rest:
         return Rest("h2corn", clients_server.address)
     return Rest("uvicorn", request.getfixturevalue("under_uvicorn"))
 
+
 ZOO = tuple(kind for kind in models.KINDS if kind != "onnx-cnn")
 """Kinds that ``zoo`` serves under their own names (the network's images are too large for JSON)."""
 

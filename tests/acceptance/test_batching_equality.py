@@ -11,12 +11,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.replica import execution
 from headrace.runtimes import table, trust
@@ -24,6 +22,7 @@ from headrace.runtimes.inspect import inspect
 from headrace.runtimes.runtime import LoadOptions, Runtime
 from tests import models
 from tests.acceptance.clients.callers import Arrays, Callers, Failed, Specs
+from tests.acceptance.clients.metrics import counts
 from tests.acceptance.conftest import ZOO_BATCH
 from tests.serving import Served, eventually
 
@@ -91,16 +90,6 @@ def check(kind: str, form: str, got: Arrays | Failed, wanted: Arrays) -> None:
             assert got[name].tolist() == array.tolist(), (form, name)
 
 
-def counts(server: Served, model: str) -> dict[str, float]:
-    """Sums of the counters and histograms of one model over their other labels."""
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{server.management_url}/metrics").text):
-        for sample in family.samples:
-            if sample.labels.get("model") == model and "le" not in sample.labels:
-                found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    return found
-
-
 def grown(before: dict[str, float], after: dict[str, float], name: str) -> float:
     return after.get(name, 0.0) - before.get(name, 0.0)
 
@@ -128,7 +117,7 @@ def test_batched_equals_unbatched(zoo: Served, callers: Callers, kind: str) -> N
     compare()
     after = eventually_counted(zoo, kind, before, sent)
     batches, rows = grown(before, after, "headrace_batch_rows_count"), grown(before, after, "headrace_batch_rows_sum")
-    # Batches did form: the requests, large ones cut into pieces, needed fewer calls of the model than there were pieces.
+    # Batches did form: the pieces (large requests are cut) needed fewer calls of the model than there were pieces.
     assert rows / batches > 1
     assert batches < 0.9 * pieces
 
@@ -179,7 +168,10 @@ def test_any_mix_of_names_dtypes_and_shapes(callers: Callers) -> None:
     request = st.tuples(
         st.integers(0, 2 * ZOO_BATCH + 1),
         st.lists(
-            st.tuples(st.sampled_from(["a", "b", "ü"]), DTYPES, shapes), min_size=1, max_size=3, unique_by=lambda t: t[0]
+            st.tuples(st.sampled_from(["a", "b", "ü"]), DTYPES, shapes),
+            min_size=1,
+            max_size=3,
+            unique_by=lambda t: t[0],
         ),
         st.integers(0, 1 << 30),
         st.randoms(use_true_random=False),

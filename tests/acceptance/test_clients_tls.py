@@ -91,9 +91,9 @@ def test_triton_over_grpc(server: Served, pair: Pair) -> None:
 def test_strangers_certificates_are_not_ours(server: Served) -> None:
     with pytest.raises(httpx.ConnectError, match="certificate"):
         httpx.get(f"{server.url}/v2")
-    with grpc.secure_channel(f"localhost:{server.port}", grpc.ssl_channel_credentials()) as channel:
-        with pytest.raises(grpc.FutureTimeoutError):
-            grpc.channel_ready_future(channel).result(timeout=1)
+    channel = grpc.secure_channel(f"localhost:{server.port}", grpc.ssl_channel_credentials())
+    with channel, pytest.raises(grpc.FutureTimeoutError):
+        grpc.channel_ready_future(channel).result(timeout=1)
 
 
 def test_plain_text_gets_nothing(server: Served) -> None:

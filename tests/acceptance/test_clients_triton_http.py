@@ -124,7 +124,8 @@ def test_infer_with_outputs_mixes_binary_and_json(client: triton.InferenceServer
 
 
 @pytest.mark.parametrize(
-    ("datatype", "binary"), [(name, True) for name in ARRAYS] + [(name, False) for name in ARRAYS if name not in WITHOUT_JSON]
+    ("datatype", "binary"),
+    [(name, True) for name in ARRAYS] + [(name, False) for name in ARRAYS if name not in WITHOUT_JSON],
 )
 def test_every_datatype_comes_back(client: triton.InferenceServerClient, datatype: str, binary: bool) -> None:
     array = ARRAYS[datatype]
@@ -194,9 +195,7 @@ def test_request_id_is_echoed(client: triton.InferenceServerClient, identity: st
 
 
 def test_request_parameters_are_accepted(client: triton.InferenceServerClient) -> None:
-    result = client.infer(
-        "cancer", [cancer()], priority=1, timeout=5_000_000, parameters={"a": "b", "c": 1, "d": True}
-    )
+    result = client.infer("cancer", [cancer()], priority=1, timeout=5_000_000, parameters={"a": "b", "c": 1, "d": True})
     assert result.as_numpy("label").shape == (3,)
 
 

@@ -73,6 +73,8 @@ class Controller:
         self._published: frozenset[str] = frozenset()
         """Replicas that the current table shows as ready."""
         self._switches: dict[str, Switch] = {}
+        self._switched: list[events.VersionLoaded] = []
+        """Not told yet."""
         self._explained: dict[str, str] = {}
         self._drained_at: dict[str, int] = {}
         self._tails: dict[str, str] = {}
@@ -253,7 +255,7 @@ class Controller:
             if switch.old is not None:
                 self._desired.deployments.pop(switch.old, None)
             del self._switches[endpoint]
-            self._say(events.VersionLoaded(endpoint, spec.version, old.rpartition("@")[2]))
+            self._switched.append(events.VersionLoaded(endpoint, spec.version, old.rpartition("@")[2]))
 
     def _reachable(self, spec: DeploymentSpec) -> bool:
         """Every replica is ready and every gateway connected to it: traffic that moves there now meets no gap."""
@@ -285,6 +287,7 @@ class Controller:
         self._publish()
         self._save()
         self._announce_when_settled()
+        self._announce_switches()
 
     def _idle(self, now: float) -> frozenset[str]:
         """Draining workers whose deployments no gateway uses any more, or that have drained long enough."""
@@ -294,7 +297,13 @@ class Controller:
             if since is None:
                 continue
             seen = self._drained_at.get(worker.id, 0)
-            busy = {d.deployment for load in self._gateways.loads.values() for d in load.deployments if d.in_flight}
+            # A deployment that left the table may still be given what came before, until its gateway drops it.
+            busy = {
+                d.deployment
+                for load in self._gateways.loads.values()
+                for d in load.deployments
+                if d.in_flight or d.deployment not in self._desired.deployments
+            }
             # A gateway that has just been restarted, or has not found this controller yet, may hold work too.
             informed = (
                 all(load.route_version >= seen for load in self._gateways.loads.values())
@@ -401,6 +410,15 @@ class Controller:
             )
         )
 
+    def _announce_switches(self) -> None:
+        """Once every gateway has moved its traffic: who reads it may rely on it."""
+        loads = self._gateways.loads.values()
+        informed = all(load.route_version >= self._table.version for load in loads)
+        if self._switched and informed and len(loads) >= self._settings.gateway.gateways:
+            for event in self._switched:
+                self._say(event)
+            self._switched.clear()
+
     def _settled(self, spec: DeploymentSpec) -> bool:
         if self._observed.restarts_of(spec.id).load_failure:
             return True
@@ -482,7 +500,7 @@ class Controller:
     def _on_load(self, report: LoadReport) -> None:
         self._explain(report)
         leaving = any(w.stopping_since is not None for w in self._observed.workers.values())
-        if not self._announced or leaving or self._switches:
+        if not self._announced or leaving or self._switches or self._switched:
             self._changed.set()
 
     def _explain(self, report: LoadReport) -> None:

@@ -11,6 +11,7 @@ import struct
 from headrace.core import errors
 
 BACKLOG = 4096
+_MAX_PORT = 65_535
 LINGER_S = 0.2
 """At the end of a drain: seconds between no new connections and the closing of idle ones."""
 _SO_ATTACH_FILTER = 26
@@ -19,10 +20,14 @@ _BPF_RETURN = 0x06
 
 def bind(host: str, port: int, flag: str) -> socket.socket:
     """A listening, inheritable socket. ``flag`` is the option that chooses another port."""
+    if not 0 <= port <= _MAX_PORT:
+        # Else 70000 would quietly become 4464.
+        raise errors.BadSettings(f"{flag} {port}: a port is a number from 0 to {_MAX_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as error:
-        raise errors.BadSettings(f"host {host!r} cannot be resolved: {error.strerror}") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else error
+        raise errors.BadSettings(f"host {host!r} cannot be resolved: {reason}") from None
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -21,9 +21,9 @@ def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     available = float(len(os.sched_getaffinity(0)))
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+        return available if quota == "max" else min(available, int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
         return available
-    return available if quota == "max" else min(available, int(quota) / int(period))
 
 
 def threads_per_replica(total_cpus: float, gateways: int, replicas: int, asked_cpu: float | None) -> int:

@@ -139,15 +139,25 @@ async def _inspect_all(candidates: Sequence[Candidate]) -> list[Artifact | error
     except TimeoutError:
         process.kill()
         await process.wait()
-        return [errors.LoadFailed(f"inspection took longer than {_INSPECT_TIMEOUT_S:g} s")] * len(targets)
-    results = [_result(line) for line in out.splitlines() if line.strip()]
+        if len(targets) == 1:
+            return [errors.LoadFailed(f"inspection took longer than {_INSPECT_TIMEOUT_S:g} s")]
+        out = b""
+    results = _results(out)
     if len(results) == len(targets):
         return results
     if len(targets) == 1:
         tail = err.decode(errors="replace")[-2000:]
         return [errors.LoadFailed(f"inspection ended with code {process.returncode} and no result: {tail}")]
-    # The inspector died on one of them: look at each alone, so that the others are served.
+    # The inspector died or hung on one of them: look at each alone, so that the others are served.
     return [(await _inspect_all([c]))[0] for c in candidates]
+
+
+def _results(out: bytes) -> list[Artifact | errors.HeadraceError]:
+    """None at all when something else wrote to the inspector's output as well."""
+    try:
+        return [_result(line) for line in out.splitlines() if line.strip()]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return []
 
 
 def _result(line: bytes) -> Artifact | errors.HeadraceError:

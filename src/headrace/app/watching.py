@@ -75,8 +75,13 @@ class Watcher:
 def fingerprint(path: Path) -> Fingerprint:
     """Names, times (ns) and sizes of a file or of everything in a folder; empty when it is gone."""
     try:
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        # Loading a model may leave compiled code in its folder: that is no new model.
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not _compiled(p))
         stats = [(str(p), p.stat()) for p in files]
     except OSError:
         return ()
     return tuple((name, s.st_mtime_ns, s.st_size) for name, s in stats)
+
+
+def _compiled(path: Path) -> bool:
+    return path.parent.name == "__pycache__"

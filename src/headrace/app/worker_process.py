@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _STATES = {
 }
 
 
+_KEEP_FILES_S = 30.0
+"""Gateways look into the status page of a worker that has died."""
 _LINES_PER_S = 500
 """A model that prints without end must not fill the disk with the server's log."""
 
@@ -60,12 +63,12 @@ class WorkerProcess:
             supervisor_fd=theirs.fileno(),
             memory=order.memory,
         )
-        path = directory / f"{order.worker}.json"
-        path.write_bytes(msgspec.json.encode(spec))
+        self._spec_path = directory / f"{order.worker}.json"
+        self._spec_path.write_bytes(msgspec.json.encode(spec))
         name = "+".join(r.id for r in order.replicas[:3])
         self.process = ChildProcess(
             name,
-            [sys.executable, "-m", "headrace.replica.worker", str(path)],
+            [sys.executable, "-m", "headrace.replica.worker", str(self._spec_path)],
             environment={**os.environ, **order.environment},
             pass_fds=(theirs.fileno(),),
             on_line=on_line,
@@ -112,17 +115,23 @@ class WorkerProcess:
         asyncio.get_running_loop().call_later(grace_s, self.process.kill, "it did not stop in time")
 
     def _hear(self) -> None:
-        frames = self._link.read_frames()
+        try:
+            frames = self._link.read_frames()
+            reports = [self._report(frame) for frame in frames or ()]
+        except (messages.BadFrame, msgspec.MsgspecError) as error:
+            # Code of the model shares the worker's process, and with it this socket.
+            self.process.kill(f"what it reports cannot be read: {error}")
+            frames, reports = None, []
         if frames is None:
             asyncio.get_running_loop().remove_reader(self._link.fd)
-            return
-        for frame in frames:
-            report = self._report(frame)
+        for report in reports:
             self._reports[report.index] = report
             self._on_report(report)
 
     def _report(self, frame: messages.Frame) -> orders.ReplicaReport:
-        worker, index, state = self.order.worker, frame.replica, _STATES[frame.kind]
+        worker, index, state = self.order.worker, frame.replica, _STATES.get(frame.kind)
+        if state is None or index >= len(self.order.replicas):
+            raise messages.BadFrame(f"a report of kind {frame.kind} about replica {index}")
         if frame.kind == messages.READY:
             ready = messages.decode_ready(frame.head)
             timings = tuple((t.rows, t.seconds) for t in ready.timings)
@@ -139,6 +148,11 @@ class WorkerProcess:
     def _exited(self, _: ChildProcess) -> None:
         self._hear_last_words()
         self._on_exit(self)
+        asyncio.get_running_loop().call_later(_KEEP_FILES_S, self._remove_files)
+
+    def _remove_files(self) -> None:
+        for path in (self._socket_path, self._status_path, self._spec_path):
+            path.unlink(missing_ok=True)
 
     def _hear_last_words(self) -> None:
         loop = asyncio.get_running_loop()
@@ -162,7 +176,9 @@ class WorkerProcess:
             return "exit", f"the process exited with code {code}"
         if code == -9 and resources.oom_kills() > self._oom_kills:
             return "out_of_memory", "the kernel killed it: out of memory"
-        import signal
+        return "signal", f"the process died of {_signal_name(-code)}"
 
-        name = signal.Signals(-code).name
-        return "signal", f"the process died of {name}"
+
+def _signal_name(number: int) -> str:
+    # Real-time signals have no names.
+    return signal.Signals(number).name if number in signal.Signals.__members__.values() else f"signal {number}"

@@ -59,6 +59,9 @@ class ChildProcess:
                 # Ctrl-C in a terminal reaches the supervisor only; it decides how the others end.
                 process_group=0,
             )
+        except BaseException:
+            os.close(read_end)
+            raise
         finally:
             os.close(write_end)
         self.pid = self._process.pid
@@ -140,9 +143,9 @@ class ChildProcess:
         self._process.wait()
         # What the dying process wrote last is what people need most. A grandchild may hold the pipe open: no waiting.
         for _ in range(64):
-            before = len(self.tail), self._partial
+            before = self.written, self._partial
             self._read()
-            if before == (len(self.tail), self._partial):
+            if before == (self.written, self._partial):
                 break
         if self._partial:
             self._lines([self._partial])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from headrace.control.observed import Desired, Observed, ObservedWorker, Restarts
+from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker, Restarts
 from headrace.core.endpoints import DeploymentSpec, Isolation
 from headrace.core.models import Artifact
 from headrace.core.replicas import ReplicaState
@@ -42,7 +42,8 @@ def backoff(fruitless: int) -> float:
     """Seconds before the next start after ``fruitless`` deaths in a row without a completed batch."""
     if fruitless <= 1:
         return 0.0
-    return float(min(BACKOFF_FIRST_S * 2 ** (fruitless - 2), BACKOFF_MAX_S))
+    # The exponent is bounded too: a replica may die for months.
+    return float(min(BACKOFF_FIRST_S * 2 ** min(fruitless - 2, 30), BACKOFF_MAX_S))
 
 
 def plan(desired: Desired, observed: Observed, idle: frozenset[str], now: float) -> list[Action]:
@@ -64,25 +65,25 @@ def _wanted(worker: ObservedWorker, desired: Desired, observed: Observed) -> boo
     """A worker stays while any of its replicas is wanted: deployed with the same digest, not above the count.
 
     An old deployment keeps its worker until the endpoint's traffic has moved to a ready one."""
-    return any(_replica_wanted(worker, r.deployment, r.digest, r.id, desired, observed) for r in worker.replicas)
+    return any(_replica_wanted(replica, desired, observed) for replica in worker.replicas)
 
 
-def _replica_wanted(
-    worker: ObservedWorker, deployment: str, digest: str, replica: str, desired: Desired, observed: Observed
-) -> bool:
-    spec = desired.deployments.get(deployment)
-    if spec is None or spec.artifact.digest != digest:
+def _replica_wanted(replica: ObservedReplica, desired: Desired, observed: Observed) -> bool:
+    spec = desired.deployments.get(replica.deployment)
+    if spec is None or spec.artifact.digest != replica.digest:
         return False
-    if observed.restarts_of(deployment).load_failure:
+    restarts = observed.restarts.get(replica.deployment)
+    if restarts is not None and restarts.load_failure and replica.state is not ReplicaState.READY:
+        # Those that serve go on: what one replica could not load any more they have.
         return False
     alive = [
         r.id
         for w in observed.workers.values()
         if w.stopping_since is None
         for r in w.replicas
-        if r.deployment == deployment and r.digest == digest and r.state is not ReplicaState.FAILED
+        if r.deployment == spec.id and r.digest == replica.digest and r.state is not ReplicaState.FAILED
     ]
-    return replica in alive[: spec.replicas]
+    return replica.id in alive[: spec.replicas]
 
 
 def _starts(desired: Desired, observed: Observed, now: float) -> list[Action]:

@@ -62,7 +62,7 @@ class Call:
         self.sent = 0.0
         self.compute = 0.0
         self.wait = 0.0
-        self.batch_rows = 0.0
+        self.batch_rows: float = 0
         self.deaths = 0
         self.taken = False
         self.sink = sink

@@ -103,11 +103,17 @@ class InferenceApp:
         try:
             exchange = self._begin(match.path, codec, headers, started, request_id)
             body = await bodies.read(services, receive, headers)
-            exchange.bytes_in = len(body)
-            if len(body) > services.settings.offload_bytes or b"inference-header-content-length" in headers:
+            while True:
+                if exchange.deployment.closed:
+                    # The version left while its request came in: the one that took over answers.
+                    exchange = self._begin(match.path, codec, headers, started, request_id)
+                exchange.bytes_in = len(body)
+                if len(body) <= services.settings.offload_bytes and b"inference-header-content-length" not in headers:
+                    exchange.body = body
+                    break
                 await self._take_body(exchange, dialect.name, headers, body)
-            else:
-                exchange.body = body
+                if not exchange.deployment.closed:
+                    break
             if exchange.signature.streaming or match.path.operation is Operation.GENERATE_STREAM:
                 if match.path.operation is not Operation.GENERATE:
                     await self._stream(exchange, receive, send)

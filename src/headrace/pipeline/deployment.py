@@ -67,7 +67,8 @@ class Deployment:
         self._suspects: deque[Call] = deque()
         self._test: Batch | None = None
         self._aside: Replica | None = None
-        self._closed = False
+        self.closed = False
+        """It left the route table and has finished: what comes now belongs to its successor."""
         self._trusted = True
         self._last_finished = clock()
         self._flush_scheduled = False
@@ -124,7 +125,7 @@ class Deployment:
 
     def close(self) -> None:
         """The deployment left the route table: end what waits, refuse what comes."""
-        self._closed = True
+        self.closed = True
         for replica in self.replicas:
             replica.close()
         self.replicas = []
@@ -141,7 +142,7 @@ class Deployment:
 
     def _hopeless(self) -> errors.HeadraceError | None:
         model = f"model {self.endpoint!r} version {self.route.version}"
-        if self._closed:
+        if self.closed:
             return errors.NotReady(f"{model} is no longer deployed; send the request again")
         if self.route.failed and not self.route.ready:
             return errors.NotReady(f"{model} cannot be served: {self.route.reason}")
@@ -186,7 +187,7 @@ class Deployment:
 
     def enqueue(self, call: Call) -> None:
         """Let an admitted call wait for a replica."""
-        if self._closed:
+        if self.closed:
             # A later piece of a large request: nobody sweeps this deployment any more.
             call.fail(self._hopeless() or errors.Bug("a closed deployment has no reason"))
             return

@@ -13,10 +13,14 @@ from typing import Any, TypeVar
 
 import grpc
 import httpx
+import ml_dtypes
 import numpy as np
 import tritonclient.grpc.aio as triton_grpc
 import tritonclient.http.aio as triton_http
+from tritonclient.grpc import InferInput as GrpcInput
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.http import InferInput as HttpInput
+from tritonclient.utils import InferenceServerException
 
 from tests.acceptance.clients.arrays import Array
 
@@ -132,22 +136,18 @@ class Callers:
         raise KeyError(form)
 
     async def _binary(self, model: str, specs: Specs, inputs: Arrays, parameters: dict[str, Any] | None) -> Arrays:
-        import tritonclient.http as triton
-
-        given = [_triton_input(triton.InferInput, name, array, specs) for name, array in inputs.items()]
+        given = [_triton_input(HttpInput, name, array, specs) for name, array in inputs.items()]
         try:
             result = await self._http.infer(model, given, parameters=parameters)
-        except triton.InferenceServerException as error:
+        except InferenceServerException as error:
             raise Failed(error.message()) from None
         return {item["name"]: _narrow(result.as_numpy(item["name"])) for item in result.get_response()["outputs"]}
 
     async def _raw(self, model: str, specs: Specs, inputs: Arrays, parameters: dict[str, Any] | None) -> Arrays:
-        import tritonclient.grpc as triton
-
-        given = [_triton_input(triton.InferInput, name, array, specs) for name, array in inputs.items()]
+        given = [_triton_input(GrpcInput, name, array, specs) for name, array in inputs.items()]
         try:
             result = await self._grpc.infer(model, given, parameters=parameters)
-        except triton.InferenceServerException as error:
+        except InferenceServerException as error:
             raise Failed(error.message()) from None
         return {item.name: _narrow(result.as_numpy(item.name)) for item in result.get_response().outputs}
 
@@ -213,8 +213,6 @@ async def _caught(call: Coroutine[Any, Any, T]) -> T | Failed:
 def _triton_input(kind: Any, name: str, array: Array, specs: Specs) -> Any:
     datatype = specs.datatype(name, array)
     if datatype == "BF16":
-        import ml_dtypes
-
         array = array.view(ml_dtypes.bfloat16)
     made = kind(name, list(array.shape), datatype)
     made.set_data_from_numpy(array)

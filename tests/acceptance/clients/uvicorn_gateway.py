@@ -30,7 +30,9 @@ class UvicornGateway(Gateway):
         following = asyncio.create_task(self._follower.run())
         loop.call_later(0.01, self._tick)
         serving = asyncio.create_task(server.serve([listener]))
-        while not (server.started and ServerState(self._services).ready()):
+        while not (  # noqa: ASYNC110 - neither tells when it changes
+            server.started and ServerState(self._services).ready()
+        ):
             await asyncio.sleep(0.02)
         print("{}:{}".format(*listener.getsockname()), flush=True)
         await asyncio.to_thread(sys.stdin.read)

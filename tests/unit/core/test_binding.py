@@ -84,7 +84,7 @@ def test_refusals_name_the_input_and_what_was_expected(signature: Signature, ten
 
 def test_long_lists_of_names_are_cut() -> None:
     many = Signature(inputs=tuple(TensorSpec(f"c{i}", DType.FP32, (-1,)) for i in range(40)), outputs=())
-    with pytest.raises(errors.InvalidInput, match="and 32 more.*and 28 more"):
+    with pytest.raises(errors.InvalidInput, match=r"and 32 more.*and 28 more"):
         binding.bind(many, [], {})
 
 

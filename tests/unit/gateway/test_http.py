@@ -21,7 +21,7 @@ from headrace.core.routes import EMPTY
 from headrace.core.tensors import DType, Tensor
 from headrace.gateway.settings import GatewaySettings
 from tests import fakes
-from tests.fakes import deployment_route
+from tests.fakes import deployment_route, until
 from tests.gateways import Exchange, Gateway, doubled
 
 INFER = "/v2/models/m/infer"
@@ -392,8 +392,7 @@ def test_one_budget_bounds_all_bodies_being_read(tmp_path: Path) -> None:
         gateway.serve()
         reading = [Exchange(gateway, INFER, headers={"content-length": "900"}).body(b" ", more=True) for _ in range(2)]
         chunked = Exchange(gateway, INFER).body(b" " * 100, more=True).body(b" " * 500, more=True)
-        while chunked.read < 3:
-            await asyncio.sleep(0)
+        await until(lambda: chunked.read == 3)
         assert gateway.services.held_bytes == 900 + 900 + 600
         refused = await Exchange(gateway, INFER, headers={"content-length": "900"}).end()
         assert refused.status == 503
@@ -499,12 +498,10 @@ def test_client_that_leaves_while_it_waits_releases_everything(tmp_path: Path) -
         replica.paused = True
         body = json.dumps(request(1)).encode()
         running = Exchange(gateway, INFER).body(body)
-        while not replica.batches:
-            await asyncio.sleep(0)
+        await until(lambda: replica.batches)
         gateway.services.router.find("m", "").learn([(1, 10.0)] * 5)
         waiting = Exchange(gateway, INFER).body(body)
-        while not gateway.services.router.find("m", "").queue.count:
-            await asyncio.sleep(0)
+        await until(lambda: gateway.services.router.find("m", "").queue.count)
         for going in (running, waiting):
             going.task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -525,9 +522,7 @@ def test_client_that_is_gone_when_the_answer_is_ready(tmp_path: Path) -> None:
         cut = Exchange(gateway, INFER)
         cut.send_blocked.clear()
         cut.body(json.dumps(request(1)).encode())
-        while cut.task._fut_waiter is None or not gateway.services.router.find("m", "").idle:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
-        for _ in range(5):
+        for _ in range(20):
             await asyncio.sleep(0)
         cut.task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -538,21 +533,36 @@ def test_client_that_is_gone_when_the_answer_is_ready(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-def test_deployment_that_left_while_the_body_was_read(tmp_path: Path) -> None:
-    """A slow upload across a version switch: a typed, retryable refusal, never a request that hangs."""
+@pytest.mark.parametrize("size", [1, 400])
+def test_version_that_took_over_while_the_body_was_read_answers(tmp_path: Path, size: int) -> None:
+    """A slow upload across a version switch: nobody sweeps the old deployment any more, so it must not get the call."""
 
     async def test(gateway: Gateway, client: httpx.AsyncClient) -> None:
         gateway.serve()
-        body = json.dumps(request(1)).encode()
+        body = json.dumps(request(*[1.0] * size)).encode()
         going = Exchange(gateway, INFER).body(body[:10], more=True)
-        while going.read < 2:
-            await asyncio.sleep(0)
-        gateway.deploy(deployment_route(id="m@2", version="2"))
+        await until(lambda: going.read == 2)
+        (new,) = gateway.deploy(deployment_route(id="m@2", version="2"))
+        new.add_replica(fakes.ComputingReplica(new, doubled))
         gateway.services.router.sweep(gateway.services.clock())
         assert gateway.services.router.leaving == []
         await going.body(body[10:]).end()
-        assert going.status == 503
-        assert "send the request again" in json.loads(going.content)["error"]
+        assert (going.status, json.loads(going.content)["model_version"]) == (200, "2")
+        assert len(gateway.outcomes()) == 1
+
+    run(tmp_path, test, GatewaySettings(offload_bytes=2000))
+
+
+def test_version_asked_for_by_number_that_left_is_unknown(tmp_path: Path) -> None:
+    async def test(gateway: Gateway, client: httpx.AsyncClient) -> None:
+        gateway.serve()
+        going = Exchange(gateway, "/v2/models/m/versions/1/infer").body(b"{", more=True)
+        await until(lambda: going.read == 2)
+        gateway.deploy(deployment_route(id="m@2", version="2"))
+        gateway.services.router.sweep(gateway.services.clock())
+        await going.body(b"}").end()
+        assert going.status == 404
+        assert len(gateway.outcomes()) == 1
 
     run(tmp_path, test)
 
