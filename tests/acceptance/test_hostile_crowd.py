@@ -4,7 +4,6 @@ bounded. Descriptors are raised as far as the machine allows; with fewer the cro
 from __future__ import annotations
 
 import gzip
-import json
 import resource
 import socket
 import statistics
@@ -23,6 +22,10 @@ from tests.serving import Served, eventually, served
 pytestmark = pytest.mark.xdist_group("hostile")
 
 CROWD = 10_000
+MAX_BODY = 64 << 20
+MAX_BODIES = 1 << 30
+"""The defaults."""
+
 SPARE = 500
 """Descriptors that the processes need for everything else."""
 BODY = b'{"inputs":[{"name":"x","shape":[2],"datatype":"INT64","data":[1,2]}]}'
@@ -77,11 +80,10 @@ def test_ten_thousand_idle_connections(server: Served, descriptors: int) -> None
         (gateway,) = server.children("app.gateway")
         eventually(lambda: gateway.num_fds() > count)
         assert median_latency(server.port) < quiet + 0.02
-        # None was hung up on to make room, and none costs much.
-        for connection in crowd[:: count // 50]:
-            connection.sendall(
-                b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n" if crowd.index(connection) % 3 != 1 else b""
-            )
+        # None was hung up on to make room for others, and none costs much.
+        for connection in crowd[::300]:
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         assert (gateway_memory(server) - before) / count < 20_000
     finally:
         for connection in crowd:
@@ -100,32 +102,36 @@ def test_idle_connections_can_still_be_used(server: Served) -> None:
 
 
 def test_large_bodies_in_small_parcels(server: Served) -> None:
-    """Sixty requests of 60 MB, each 60 kB as gzip: more than the gateway may hold. Some are refused, none costs more
-    memory than the budget of all bodies, and small requests are answered meanwhile."""
+    """Forty requests of 60 MB, each 60 kB as gzip, which take seconds to decode: more than the gateway may hold and more
+    than it can do in time. Each is refused, late or answered within its deadline; memory stays within the budget of all
+    bodies; small requests are answered at once meanwhile."""
     values = b"[" + b"1," * (30 << 20) + b"1]"
+    # One element more in the shape than there are: refused at the end, after all the work of decoding.
     body = b'{"inputs":[{"name":"x","shape":[%d],"datatype":"INT8","data":%b}]}' % ((30 << 20) + 2, values)
-    packed = gzip.compress(body)
-    assert len(packed) < 100_000
+    packed = gzip.compress(body, 1)
+    assert len(packed) < MAX_BODY / 100
     before = gateway_memory(server)
     answers: list[Answer] = []
 
     def attack() -> None:
-        with Wire(server.port, patience=100) as wire:
-            wire.post(ECHO, packed, "Content-Encoding: gzip")
-            answers.append(wire.must_answer())
+        answers.append(ask(server.port, ECHO, packed, "Content-Encoding: gzip", "X-Request-Timeout-Ms: 4000"))
 
-    threads = [threading.Thread(target=attack) for _ in range(60)]
+    threads = [threading.Thread(target=attack) for _ in range(40)]
+    started = time.monotonic()
     for thread in threads:
         thread.start()
     peak, slowest = before, 0.0
     while any(thread.is_alive() for thread in threads):
-        started = time.perf_counter()
+        began = time.perf_counter()
         assert ask(server.port, ECHO, BODY).status == 200
-        slowest = max(slowest, time.perf_counter() - started)
+        slowest = max(slowest, time.perf_counter() - began)
         peak = max(peak, gateway_memory(server))
-    assert len(answers) == 60
-    # The shape says one element more than there are: refused at the end, after all the work of decoding.
-    assert {answer.status for answer in answers} <= {400, 503}
-    assert json.loads(answers[0].body)["error"]
-    assert peak - before < 1400 << 20
+    assert time.monotonic() - started < 12
+    assert len(answers) == 40
+    assert {answer.status for answer in answers} <= {400, 503, 504}
+    assert all(answer.error for answer in answers)
+    assert peak - before < MAX_BODIES + (400 << 20)
     assert slowest < 2
+    # What was given up is not decoded any more: a large body that comes now has its turn.
+    small = b'{"inputs":[{"name":"x","shape":[200000],"datatype":"INT8","data":[%b1]}]}' % (b"1," * 199_999)
+    assert ask(server.port, ECHO, small).status == 200

@@ -279,7 +279,9 @@ class Supervisor:
 
     def _worker_exited(self, worker: WorkerProcess) -> None:
         self._workers.pop(worker.order.worker, None)
-        self._tell(worker.exit_report())
+        # While everything ends, an exit is no news: the controller would announce a restart that will not come.
+        if not self._stopping.is_set():
+            self._tell(worker.exit_report())
 
     def _tell(self, report: orders.Report) -> None:
         link = self._controller_link

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from headrace.core import errors
@@ -42,7 +43,11 @@ def _check_limits(services: Services, size: int, reserved: int = 0) -> None:
         raise errors.PayloadTooLarge(
             f"the body has {size} bytes, this server accepts {limit} (--max-body); send fewer rows per request"
         )
-    if services.held_bytes + size - reserved > services.settings.max_bodies_bytes:
+    _check_budget(services, size - reserved)
+
+
+def _check_budget(services: Services, more: int) -> None:
+    if services.held_bytes + more > services.settings.max_bodies_bytes:
         services.records.refused("", "", Refusal.BODY_BUDGET)
         raise errors.Overloaded(
             f"request bodies being read hold {services.held_bytes} bytes, the limit is"
@@ -107,4 +112,16 @@ async def _inflate(services: Services, encoding: str, body: bytes) -> bytes:
     if len(body) <= _INLINE_INFLATE:
         # Even a bomb of this size inflates to a few megabytes at most.
         return compression.decompress(encoding, body, limit)
-    return await asyncio.to_thread(compression.decompress, encoding, body, limit)
+    with held(services, min(limit, len(body) * compression.MAX_RATIO)):
+        return await asyncio.to_thread(compression.decompress, encoding, body, limit)
+
+
+@contextmanager
+def held(services: Services, size: int) -> Iterator[None]:
+    """Count ``size`` bytes to the bodies that the gateway holds. Raises Overloaded when they are too many."""
+    _check_budget(services, size)
+    services.held_bytes += size
+    try:
+        yield
+    finally:
+        services.held_bytes -= size

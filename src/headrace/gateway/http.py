@@ -7,8 +7,9 @@ are resolved once and cached. No framework: this file is the hot path.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from headrace.core import errors
 from headrace.core.errors import HeadraceError
@@ -24,6 +25,8 @@ from headrace.pipeline.deployment import Deployment
 from headrace.protocols import compression, http_status, paths
 from headrace.protocols.paths import Match, Operation
 from headrace.protocols.protocol import Reply, RestCodec
+
+T = TypeVar("T")
 
 _MATCHES_KEPT = 10_000
 _COMPRESS_FROM = 1024
@@ -164,9 +167,9 @@ class InferenceApp:
         json_size = None if given is None else parse_json_size(given)
         if (len(body) if json_size is None else json_size) > services.settings.offload_bytes:
             exchange.body_read = monotonic()
-            exchange.request, exchange.rendering = await services.offload.parse(
-                name, body, json_size, exchange.signature
-            )
+            with bodies.held(services, len(body)):
+                job = services.offload.parse(name, body, json_size, exchange.signature)
+                exchange.request, exchange.rendering = await _before(exchange.deadline, job)
         else:
             exchange.body = body
             exchange.json_size = json_size
@@ -191,7 +194,8 @@ class InferenceApp:
         if response is None:
             raise errors.Bug("a request was computed but has no response")
         before = monotonic()
-        reply = await self._services.offload.render(name, response, exchange.rendering, exchange.signature)
+        job = self._services.offload.render(name, response, exchange.rendering, exchange.signature)
+        reply = await _before(exchange.deadline, job)
         exchange.encode_seconds = monotonic() - before
         return reply
 
@@ -286,6 +290,15 @@ def parse_json_size(value: bytes) -> int:
             f"Inference-Header-Content-Length must be a number of bytes, got {value.decode('latin-1')!r}"
         )
     return int(value)
+
+
+async def _before(deadline: float, job: Awaitable[T]) -> T:
+    """The result of a job of the codec process, which takes seconds for the largest bodies, one after the other."""
+    try:
+        async with asyncio.timeout(max(deadline - monotonic(), 0.0)):
+            return await job
+    except TimeoutError:
+        raise errors.DeadlineExceeded("the deadline passed while large bodies were decoded or encoded") from None
 
 
 def _check_streaming(deployment: Deployment, operation: Operation) -> None:

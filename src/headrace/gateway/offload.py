@@ -11,7 +11,7 @@ import collections
 import socket
 import subprocess
 import sys
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -181,30 +181,46 @@ def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes |
     return heads, parts
 
 
+class _Waiting(NamedTuple):
+    job: list[bytes | memoryview]
+    answer: asyncio.Future[bytearray]
+
+
 class _Died(Exception):
     """The codec process ended before it answered."""
 
 
 class _Link(asyncio.BufferedProtocol):
-    """Answers of megabytes are received into their final buffer."""
+    """One job at a time is sent: those that wait here can still be given up, and are in memory once.
+
+    Answers of megabytes are received into their final buffer."""
 
     def __init__(self) -> None:
         self.closed = False
         self._prefix = bytearray(4)
         self._message: bytearray | None = None
         self._filled = 0
-        self._waiting: collections.deque[asyncio.Future[bytearray]] = collections.deque()
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._working: asyncio.Future[bytearray] | None = None
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
 
     async def ask(self, job: list[bytes | memoryview]) -> bytearray:
-        assert self._transport is not None
+        """The answer to a job. When it is cancelled before its turn, the job is never sent."""
         future: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        self._transport.writelines(job)
+        self._waiting.append(_Waiting(job, future))
+        self._send_next()
         return await future
+
+    def _send_next(self) -> None:
+        while self._working is None and self._waiting:
+            next_ = self._waiting.popleft()
+            if not next_.answer.done():
+                assert self._transport is not None
+                self._working = next_.answer
+                self._transport.writelines(next_.job)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self._prefix if self._message is None else self._message)[self._filled :]
@@ -216,15 +232,19 @@ class _Link(asyncio.BufferedProtocol):
                 self._message = bytearray(int.from_bytes(self._prefix, "little"))
                 self._filled = 0
         elif self._filled == len(self._message):
-            future = self._waiting.popleft()
-            if not future.done():
+            future, self._working = self._working, None
+            if future is not None and not future.done():
                 future.set_result(self._message)
             self._message = None
             self._filled = 0
+            self._send_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        for future in self._waiting:
+        lost = [waiting.answer for waiting in self._waiting]
+        if self._working is not None:
+            lost.append(self._working)
+        for future in lost:
             if not future.done():
                 future.set_exception(_Died())
         self._waiting.clear()

@@ -14,6 +14,9 @@ from headrace.core import errors
 ENCODINGS = ("gzip", "deflate")
 """Codings that are understood and produced, in order of preference."""
 
+MAX_RATIO = 1040
+"""A body inflates to at most this many times its size: the format allows 1032, and every member has a frame."""
+
 _MAX_MEMBERS = 16
 """A gzip body may have several members; every one costs a copy of what follows it, so their number is bounded."""
 

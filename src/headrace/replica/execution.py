@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -49,6 +50,27 @@ def run_batch(
             return Computed({}, failures, time.monotonic_ns() - started)
         return _one_by_one(runtime, inputs, rows, parameters, started)
     return Computed(outputs, [], time.monotonic_ns() - started)
+
+
+def run_others(
+    runtime: Runtime,
+    inputs: Mapping[str, Array],
+    rows: Sequence[int],
+    gone: Collection[int],
+    parameters: Mapping[str, Parameter],
+    *,
+    idempotent: bool,
+) -> Computed:
+    """``run_batch`` without the calls that nobody waits for any more; these count as failed."""
+    ends = list(itertools.accumulate(rows))
+    kept = [index for index in range(len(rows)) if index not in gone]
+    failures = [failure(index, errors.Cancelled()) for index in range(len(rows)) if index in gone]
+    if not kept:
+        return Computed({}, failures, 0)
+    parts = {name: np.concatenate([a[ends[i] - rows[i] : ends[i]] for i in kept]) for name, a in inputs.items()}
+    computed = run_batch(runtime, parts, [rows[i] for i in kept], parameters, idempotent=idempotent)
+    failures += [CallFailure(kept[f.index], f.code, f.message) for f in computed.failures]
+    return Computed(computed.outputs, sorted(failures, key=lambda f: f.index), computed.compute)
 
 
 def _one_by_one(

@@ -163,6 +163,12 @@ class ReplicaHandle:
         if self._control is not None and number in self.streams:
             self._control.write(messages.frame(messages.CANCEL, messages.CancelHead(number), replica=self.route.index))
 
+    def withdraw(self, number: int, calls: list[int]) -> None:
+        """Nobody waits for these calls of a batch any more: they are dropped, unless the batch has begun."""
+        if self._control is not None and number in self.batches:
+            head = messages.WithdrawHead(number, calls)
+            self._control.write(messages.frame(messages.WITHDRAW, head, replica=self.route.index))
+
     def _write(self, run: messages.RunHead, parts: list[tensors_on_wire.Part], flags: int) -> None:
         assert self._data is not None
         size = messages.total_bytes(run.tensors)

@@ -26,7 +26,7 @@ MAX_PAYLOAD = MAX_FRAME - (1 << 20)
 HEADER = struct.Struct("<IBBHI")
 _AFTER_LENGTH = HEADER.size - 4
 
-HELLO, WELCOME, RUN, RESULT, CHUNK, END, CANCEL, CREDIT, PING, PONG = range(1, 11)
+HELLO, WELCOME, RUN, RESULT, CHUNK, END, CANCEL, CREDIT, PING, PONG, WITHDRAW = range(1, 12)
 """Kinds of frames on the connections of gateways."""
 
 LOADING, WARMING, READY, LOAD_FAILED, STOP = range(32, 37)
@@ -121,6 +121,14 @@ class CancelHead(msgspec.Struct, frozen=True, array_like=True):
     batch: int
 
 
+class WithdrawHead(msgspec.Struct, frozen=True, array_like=True):
+    """Nobody waits for these calls (indices into ``RunHead.rows``) any more. They are not computed when the batch has not
+    begun yet, and answered like failed ones; its RESULT comes in any case."""
+
+    batch: int
+    calls: list[int]
+
+
 class CreditHead(msgspec.Struct, frozen=True, array_like=True):
     """The gateway takes ``chunks`` more chunks of a stream."""
 
@@ -162,6 +170,7 @@ decode_result = msgspec.msgpack.Decoder(ResultHead).decode
 decode_chunk = msgspec.msgpack.Decoder(ChunkHead).decode
 decode_end = msgspec.msgpack.Decoder(EndHead).decode
 decode_cancel = msgspec.msgpack.Decoder(CancelHead).decode
+decode_withdraw = msgspec.msgpack.Decoder(WithdrawHead).decode
 decode_credit = msgspec.msgpack.Decoder(CreditHead).decode
 decode_ready = msgspec.msgpack.Decoder(ReadyHead).decode
 decode_load_failed = msgspec.msgpack.Decoder(LoadFailedHead).decode

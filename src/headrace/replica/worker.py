@@ -202,7 +202,6 @@ class Worker:
         finally:
             for slot in range(len(group)):
                 self._page.end(slot)
-        self._page.completed()
 
     def _take_group(self) -> list[Waiting]:
         """The oldest waiting batch, joined with those of other gateways that fit it."""
@@ -231,6 +230,8 @@ class Worker:
         head = group[0].head
         idempotent = all(w.head.idempotent for w in group)
         computed = execution.run_batch(runtime, inputs, rows, head.parameters, idempotent=idempotent)
+        # Before the answers leave: who reads them may look at the page next.
+        self._page.completed()
         if len(group) == 1:
             self._answer(runtime, group[0], computed, sum(rows), started)
         else:
