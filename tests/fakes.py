@@ -123,6 +123,7 @@ class FakeReplica:
         self.sent: list[tuple[list[Call], int, bool, bool]] = []
         self.granted: list[tuple[int, int]] = []
         self.cancelled: list[int] = []
+        self.withdrawn: dict[int, list[int]] = {}
         self.closed = False
         self.shared: tuple[float, int] | None = None
         """What ``computing`` tells: (since, rows)."""
@@ -136,6 +137,10 @@ class FakeReplica:
 
     def computing(self) -> tuple[float, int] | None:
         return self.shared
+
+    def withdraw(self, number: int, calls: list[int]) -> None:
+        assert number in self.batches, "calls of a batch that is not in flight were withdrawn"
+        self.withdrawn[number] = calls
 
     def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
         assert self.alive, "a batch was sent to a dead replica"

@@ -161,7 +161,8 @@ def test_callers_who_hang_up_while_they_wait(traced: Traced) -> None:
         with grpc_calls.stub(server.address) as stub, grpc_calls.stub(server.address) as other:
             calls = [stub.ModelInfer.future(grpc_calls.request("slow", value)) for value in values[3:5]]
             other.ModelInfer.future(grpc_calls.request("slow", values[5]))
-            eventually(lambda: queued(server) == len(values))
+            # One may have been sent ahead to the replica.
+            eventually(lambda: queued(server) >= len(values) - 1)
             for one in sockets:
                 one.close()
             for call in calls:

@@ -102,9 +102,9 @@ def test_idle_connections_can_still_be_used(server: Served) -> None:
 
 
 def test_large_bodies_in_small_parcels(server: Served) -> None:
-    """Forty requests of 60 MB, each 60 kB as gzip, which take seconds to decode: more than the gateway may hold and more
-    than it can do in time. Each is refused, late or answered within its deadline; memory stays within the budget of all
-    bodies; small requests are answered at once meanwhile."""
+    """Forty requests of 60 MB, each 60 kB as gzip, which take seconds to decode: more than the gateway may hold and
+    more than it can do in time. Each is refused, late or answered within its deadline; memory stays within the budget
+    of all bodies; small requests are answered at once meanwhile."""
     values = b"[" + b"1," * (30 << 20) + b"1]"
     # One element more in the shape than there are: refused at the end, after all the work of decoding.
     body = b'{"inputs":[{"name":"x","shape":[%d],"datatype":"INT8","data":%b}]}' % ((30 << 20) + 2, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -29,8 +30,9 @@ def test_a_killed_supervisor_takes_everything_along(tmp_path: Path) -> None:
     """Also what a model forked, also while requests are under way; the ports are free for the next one."""
     forks = saboteurs.write(tmp_path, saboteurs.FORKS, "forks")
     plain = saboteurs.write(tmp_path, saboteurs.DOUBLE, "plain")
-    with served(forks, plain, "--gateways", "2", directory=tmp_path / "run") as server:
-        ports = [server.port, int(server.management_url.rpartition(":")[2])]
+    ports = free_ports(2)
+    flags = [f"--port={ports[0]}", f"--management-port={ports[1]}", "--gateways", "2"]
+    with served(forks, plain, *flags, directory=tmp_path / "run") as server:
         directory = runtime_directory(server)
         stuck = threading.Thread(target=ask, args=(server.address, "forks", -1.0))
         stuck.start()
@@ -43,8 +45,10 @@ def test_a_killed_supervisor_takes_everything_along(tmp_path: Path) -> None:
             server.process.wait()
             assert all_end(family)
         stuck.join(10)
-        assert all(answer.status in (200, 0) for answer in load.answers)
-        assert all(can_bind(port) for port in ports)
+        # Gateways and workers end in no order: an answer, a typed error that invites a retry, or a closed connection.
+        assert {answer.status for answer in load.answers} <= {200, 503, 0}
+        # The last threads of a process let go of its sockets a moment after it looks dead.
+        assert eventually(lambda: all(can_bind(port) for port in ports), timeout=5)
         assert not directory.exists()
 
 
@@ -92,10 +96,7 @@ def test_a_reader_of_the_log_who_leaves_stops_nothing(tmp_path: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Below the range that outgoing connections take: a client that keeps connecting to a closed port inside it may
+    meet itself there, and then holds the port."""
+    found = [port for port in random.sample(range(20_000, 30_000), 200) if can_bind(port)]
+    return found[:count]

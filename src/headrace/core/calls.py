@@ -81,10 +81,12 @@ class Call:
 class Batch:
     """Calls that were sent to a replica together."""
 
-    __slots__ = ("calls", "id", "rows", "sent")
+    __slots__ = ("calls", "id", "rows", "sent", "withdrawn")
 
     def __init__(self, id: int, calls: Sequence[Call], rows: int, sent: float) -> None:
         self.id = id
         self.calls = calls
         self.rows = rows
         self.sent = sent
+        self.withdrawn = 0
+        """How many of its calls the replica knows to be given up."""

@@ -43,11 +43,14 @@ def _check_limits(services: Services, size: int, reserved: int = 0) -> None:
         raise errors.PayloadTooLarge(
             f"the body has {size} bytes, this server accepts {limit} (--max-body); send fewer rows per request"
         )
-    _check_budget(services, size - reserved)
+    _check_budget(services, size, reserved)
 
 
-def _check_budget(services: Services, more: int) -> None:
-    if services.held_bytes + more > services.settings.max_bodies_bytes:
+def _check_budget(services: Services, size: int, reserved: int = 0) -> None:
+    budget = services.settings.max_bodies_bytes
+    if size > services.settings.offload_bytes:
+        budget -= budget // 8  # large bodies leave room for small ones
+    if services.held_bytes + size - reserved > budget:
         services.records.refused("", "", Refusal.BODY_BUDGET)
         raise errors.Overloaded(
             f"request bodies being read hold {services.held_bytes} bytes, the limit is"

@@ -267,7 +267,8 @@ async def read_message(services: Services, headers: Headers, receive: Receive) -
     limit = services.settings.max_body_bytes
     if encoding is None or encoding == b"identity":
         return grpc_frames.read_one(body, limit)
-    return await asyncio.to_thread(grpc_frames.read_one, body, limit, encoding.decode("latin-1"))
+    with bodies.held(services, min(limit, len(body) * compression.MAX_RATIO)):
+        return await asyncio.to_thread(grpc_frames.read_one, body, limit, encoding.decode("latin-1"))
 
 
 def deadline_of(headers: Headers) -> float | None:

@@ -209,6 +209,8 @@ class _Link(asyncio.BufferedProtocol):
 
     async def ask(self, job: list[bytes | memoryview]) -> bytearray:
         """The answer to a job. When it is cancelled before its turn, the job is never sent."""
+        if self.closed:
+            raise _Died
         future: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(job, future))
         self._send_next()
@@ -241,11 +243,8 @@ class _Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        lost = [waiting.answer for waiting in self._waiting]
-        if self._working is not None:
-            lost.append(self._working)
-        for future in lost:
-            if not future.done():
+        for future in (self._working, *(waiting.answer for waiting in self._waiting)):
+            if future is not None and not future.done():
                 future.set_exception(_Died())
         self._waiting.clear()
 

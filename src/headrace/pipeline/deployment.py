@@ -31,6 +31,7 @@ _TRUST_S = 1.0
 _TRUST_TIMES = 10.0
 """The prediction is believed while work goes on, and so many seconds or times its own length after the last batch."""
 _OVERDUE_S = 0.1
+_WITHDRAW_AFTER_S = 0.02
 _OVERDUE_TIMES = 10.0
 """A batch so late hangs, perhaps: nothing is put behind it."""
 _LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
@@ -328,11 +329,12 @@ class Deployment:
     def finished(self, replica: Replica, batch: Batch, busy: float, batch_rows: int) -> None:
         """A batch came back: learn, refill the replica, then let the callers go on."""
         try:
-            if not self._trusted:
-                self.latency.doubt()
-            self.latency.observe(batch_rows, busy)
-            self._last_finished = self._clock()
-            self._trusted = True
+            if busy > 0:  # else nothing was computed
+                if not self._trusted:
+                    self.latency.doubt()
+                self.latency.observe(batch_rows, busy)
+                self._last_finished = self._clock()
+                self._trusted = True
             self._since_decision += 1
             if self._since_decision >= _DECIDE_EVERY:
                 self._decide()
@@ -423,6 +425,18 @@ class Deployment:
 
     # --- time ---
 
+    def _withdraw(self, now: float) -> None:
+        """Tell replicas which calls of batches that wait there are over: a batch may have been sent behind one that
+        takes longer than was predicted."""
+        for replica in self.replicas:
+            for batch in replica.batches.values():
+                if now - batch.sent < _WITHDRAW_AFTER_S:
+                    continue
+                over = [index for index, call in enumerate(batch.calls) if call.waiter.done()]
+                if len(over) > batch.withdrawn:
+                    batch.withdrawn = len(over)
+                    replica.withdraw(batch.id, over)
+
     def sweep(self, now: float) -> None:
         """End calls whose deadline has passed, waiting or in flight. Called by the gateway's coarse timer."""
         if self._trusted:
@@ -431,6 +445,7 @@ class Deployment:
             self._trusted = now - self._last_finished < trust or any(r.batches for r in self.replicas)
         if self.queue.count or self._suspects:
             self.flush()
+        self._withdraw(now)
         if now < self.next_deadline:
             return
         earliest = self.queue.expire(now)

@@ -40,6 +40,10 @@ class Replica(Protocol):
 
     def cancel(self, number: int) -> None: ...
 
+    def withdraw(self, number: int, calls: list[int]) -> None:
+        """Nobody waits for these calls (indices) of a batch any more; they need not be computed. It is answered."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -122,8 +122,8 @@ class CancelHead(msgspec.Struct, frozen=True, array_like=True):
 
 
 class WithdrawHead(msgspec.Struct, frozen=True, array_like=True):
-    """Nobody waits for these calls (indices into ``RunHead.rows``) any more. They are not computed when the batch has not
-    begun yet, and answered like failed ones; its RESULT comes in any case."""
+    """Nobody waits for these calls (indices into ``RunHead.rows``) any more. When the batch has not begun yet, they are
+    not computed and count as failed; its RESULT comes in any case."""
 
     batch: int
     calls: list[int]

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,8 @@ class Waiting(msgspec.Struct, gc=False):
     frame: Frame
     head: RunHead
     arrays: list[Array]
+    withdrawn: frozenset[int] = frozenset()
+    """Calls that nobody waits for any more."""
 
 
 class Worker:
@@ -61,6 +63,10 @@ class Worker:
         self._waiting: deque[Waiting] = deque()
         self._data: dict[int, Connection] = {}
         self._epoll = select.epoll()
+        self._accepted: dict[int, int] = {}
+        """Connection → number of its latest RUN."""
+        self._early: dict[tuple[int, int], frozenset[int]] = {}
+        """Calls withdrawn before their RUN was read: WITHDRAW travels on a connection of its own."""
         self._adopted: deque[Connection] = deque()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -68,7 +74,7 @@ class Worker:
         self._supervisor = socket.socket(fileno=spec.supervisor_fd) if spec.supervisor_fd >= 0 else None
         self._supervisor_lock = threading.Lock()
         self._streams = streams.StreamPool(self._page)
-        self._control = ControlThread(spec, self._adopt, self._streams, self._supervisor)
+        self._control = ControlThread(spec, self._adopt, self._withdraw, self._streams, self._supervisor)
 
     # --- life ---
 
@@ -130,6 +136,18 @@ class Worker:
             self._adopted.append(connection)
         self._wake_write.send(b"\0")
 
+    def _withdraw(self, connection: int, batch: int, calls: list[int]) -> None:
+        """Called by the control thread: mark calls of a batch that still waits, or is yet to be read from its socket;
+        one that has begun goes on."""
+        key = connection, batch
+        if batch > self._accepted.get(connection, 0):
+            self._early[key] = frozenset(calls)
+        # After that: the main thread looks for early ones when it has put a batch here.
+        for waiting in list(self._waiting):
+            if (waiting.connection.id, waiting.head.batch) == key:
+                waiting.withdrawn = waiting.withdrawn.union(calls)
+                self._early.pop(key, None)
+
     def _gather(self, timeout: float | None) -> None:
         for fd, _ in self._epoll.poll(timeout):
             connection = self._data.get(fd)
@@ -159,6 +177,9 @@ class Worker:
         self._epoll.unregister(connection.fd)
         del self._data[connection.fd]
         self._waiting = deque(w for w in self._waiting if w.connection is not connection)
+        self._accepted.pop(connection.id, None)
+        for key in [key for key in list(self._early) if key[0] == connection.id]:
+            self._early.pop(key, None)
         self._streams.cancel_connection(connection)
         connection.close()
 
@@ -168,6 +189,7 @@ class Worker:
             return
         frame.received = time.monotonic_ns()
         head = messages.decode_run(frame.head)
+        self._accepted[connection.id] = head.batch
         runtime = self._runtimes[frame.replica] if frame.replica < len(self._runtimes) else None
         if runtime is None:
             not_loaded = errors.NotReady("this replica has not loaded")
@@ -178,7 +200,10 @@ class Worker:
             inputs = dict(zip((t.name for t in head.tensors), arrays, strict=True))
             self._streams.start(connection, runtime, head, inputs, stream=bool(frame.flags & messages.STREAM))
         else:
-            self._waiting.append(Waiting(connection, frame, head, arrays))
+            waiting = Waiting(connection, frame, head, arrays)
+            self._waiting.append(waiting)
+            if self._early:
+                waiting.withdrawn = self._early.pop((connection.id, head.batch), waiting.withdrawn)
 
     @staticmethod
     def _fail(connection: Connection, head: RunHead, error: errors.HeadraceError) -> None:
@@ -193,12 +218,17 @@ class Worker:
         runtime = self._runtimes[group[0].frame.replica]
         if runtime is None:
             raise errors.Bug("a batch waits for a replica that never loaded")
+        gone = _withdrawn(group)
+        if gone and len(gone) == sum(len(waiting.head.rows) for waiting in group):
+            for waiting in group:
+                self._fail(waiting.connection, waiting.head, errors.Cancelled())
+            return
         rows = sum(sum(waiting.head.rows) for waiting in group)
         started = time.monotonic_ns()
         for slot, waiting in enumerate(group):
             self._page.begin(slot, started, waiting.connection.id, waiting.head.batch, rows)
         try:
-            self._compute(runtime, group, started)
+            self._compute(runtime, group, started, gone)
         finally:
             for slot in range(len(group)):
                 self._page.end(slot)
@@ -224,19 +254,23 @@ class Worker:
         self._waiting = kept
         return group
 
-    def _compute(self, runtime: Runtime, group: list[Waiting], started: int) -> None:
+    def _compute(self, runtime: Runtime, group: list[Waiting], started: int, gone: Collection[int]) -> None:
         inputs = _join(group)
         rows = [count for waiting in group for count in waiting.head.rows]
         head = group[0].head
         idempotent = all(w.head.idempotent for w in group)
-        computed = execution.run_batch(runtime, inputs, rows, head.parameters, idempotent=idempotent)
+        if gone:
+            computed = execution.run_others(runtime, inputs, rows, gone, head.parameters, idempotent=idempotent)
+        else:
+            computed = execution.run_batch(runtime, inputs, rows, head.parameters, idempotent=idempotent)
+        batch_rows = sum(rows) - sum(rows[index] for index in gone)
         # Before the answers leave: who reads them may look at the page next.
         self._page.completed()
         if len(group) == 1:
-            self._answer(runtime, group[0], computed, sum(rows), started)
+            self._answer(runtime, group[0], computed, batch_rows, started)
         else:
             for waiting, part in zip(group, _split(group, computed), strict=True):
-                self._answer(runtime, waiting, part, sum(rows), started)
+                self._answer(runtime, waiting, part, batch_rows, started)
 
     def _answer(
         self, runtime: Runtime, waiting: Waiting, computed: execution.Computed, batch_rows: int, started: int
@@ -257,6 +291,18 @@ class Worker:
         )
         size = messages.total_bytes(heads)
         waiting.connection.send([messages.frame(messages.RESULT, result, size), *parts])
+
+
+def _withdrawn(group: list[Waiting]) -> Collection[int]:
+    """Calls of a group that nobody waits for any more, counted over the whole group."""
+    if not any(waiting.withdrawn for waiting in group):
+        return ()
+    gone: set[int] = set()
+    at = 0
+    for waiting in group:
+        gone.update(at + index for index in waiting.withdrawn if index < len(waiting.head.rows))
+        at += len(waiting.head.rows)
+    return gone
 
 
 def _compatible(one: Waiting, other: Waiting) -> bool:
@@ -348,12 +394,14 @@ class ControlThread(threading.Thread):
         self,
         spec: WorkerSpec,
         adopt: Callable[[Connection | None], None],
+        withdraw: Callable[[int, int, list[int]], None],
         pool: streams.StreamPool,
         supervisor: socket.socket | None,
     ) -> None:
         super().__init__(name="headrace-control", daemon=True)
         self._spec = spec
         self._adopt = adopt
+        self._withdraw = withdraw
         self._streams = pool
         self._supervisor = supervisor
         self._epoll = select.epoll()
@@ -465,6 +513,9 @@ class ControlThread(threading.Thread):
         elif frame.kind == messages.CREDIT:
             credit = messages.decode_credit(frame.head)
             self._streams.grant(connection.id, credit.batch, credit.chunks)
+        elif frame.kind == messages.WITHDRAW:
+            withdrawn = messages.decode_withdraw(frame.head)
+            self._withdraw(connection.id, withdrawn.batch, withdrawn.calls)
         elif frame.kind == messages.PING:
             connection.send([messages.frame(messages.PONG, messages.Empty())])
         else:

@@ -57,6 +57,8 @@ class World:
 
     def start(self) -> None:
         """A controller process begins (again)."""
+        # Its predecessor is dead, only this process of the test is not.
+        (self._directory / "metrics" / "controller.page").unlink(missing_ok=True)
         role = roles.ControllerRole(self._settings, str(self._directory), -1, -1, "http://i", "http://m", self.began)
         self.controller = Controller(role)
         self._supervisor, self.controller._link = socket.socketpair()
