@@ -7,6 +7,7 @@ import errno
 import socket
 import ssl
 import struct
+from pathlib import Path
 
 from headrace.core import errors
 
@@ -50,7 +51,7 @@ def check_certificate(certificate: str, key: str) -> None:
     """Raise BadSettings for files that TLS cannot use, before gateways fail on them one after the other."""
     for path, flag in ((certificate, "--tls-cert"), (key, "--tls-key")):
         try:
-            open(path, "rb").close()
+            Path(path).open("rb").close()
         except OSError as error:
             raise errors.BadSettings(f"{flag} {path}: {error.strerror}") from None
     try:
