@@ -66,7 +66,8 @@ def no_bugs(log: str) -> None:
 
 @pytest.fixture(scope="session")
 def clients_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Models that real clients talk to: echo, slow (an echo), cancer, org/cancer, mixed (named columns), talker."""
+    """Models that real clients talk to: echo, slow and late (echoes), cancer, org/cancer, mixed (named columns) and
+    talker (a stream)."""
     directory = tmp_path_factory.mktemp("clients")
     talker = directory / "talker.py"
     talker.write_text(TALKER)
@@ -76,6 +77,7 @@ def clients_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]
     with served(
         f"echo={models.build('echo')}",
         f"slow={slow}",
+        f"late={slow}",  # asked only once, so that its latency is not known: nothing is refused as predicted late
         f"cancer={cancer}",
         f"org/cancer={cancer}",
         f"mixed={models.build('sklearn-skops')}",

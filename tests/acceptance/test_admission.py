@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-import socket
 import statistics
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,29 +148,35 @@ def test_a_timeout_that_is_none(traced: Traced, given: str) -> None:
 
 
 def test_callers_who_hang_up_while_they_wait(traced: Traced) -> None:
-    """HTTP/1.1 connections that are closed, gRPC calls that are cancelled, a channel that is closed: none is computed,
-    and nothing of them is left in the queue."""
+    """gRPC calls that are cancelled, channels that are closed, HTTP/2 clients that leave: none is computed, and they
+    take nobody's place in the queue. (An HTTP/1.1 client that closes its side may still read: it is answered.)"""
     server = traced.server
     values = [200_000.0 + n for n in range(6)]
-    with contextlib.ExitStack() as opened, busy(traced, 2000, 199_999.0):
-        sockets = []
-        for value in values[:3]:
-            body = infer_body(value)
-            one = opened.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            one.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-            sockets.append(one)
+    with busy(traced, 5000, 199_999.0):
+        began = time.monotonic()
         with grpc_calls.stub(server.address) as stub, grpc_calls.stub(server.address) as other:
-            calls = [stub.ModelInfer.future(grpc_calls.request("slow", value)) for value in values[3:5]]
-            other.ModelInfer.future(grpc_calls.request("slow", values[5]))
-            # One may have been sent ahead to the replica.
-            eventually(lambda: queued(server) >= len(values) - 1)
-            for one in sockets:
-                one.close()
+            calls = [stub.ModelInfer.future(grpc_calls.request("slow", value)) for value in values[:2]]
+            left_open = other.ModelInfer.future(grpc_calls.request("slow", values[2]))
+            asyncio.run(_ask_and_leave(server, values[3:]))
+            assert not left_open.done()
             for call in calls:
                 assert call.cancel()
-        eventually(lambda: queued(server) == 0, timeout=1.2)
+        eventually(lambda: queued(server) == 0, timeout=4)
+        assert time.monotonic() - began < 4.9
     assert ask(server.address, "slow", 199_998.0).status == 200
     assert not [value for value in traced.ran() if value in values]
+
+
+async def _ask_and_leave(server: Served, values: list[float]) -> None:
+    """Over HTTP/2; returns when all that the test sent has waited in the queue for a while, and leaves."""
+    async with httpx.AsyncClient(http2=True, http1=False, timeout=60) as client:
+        url = f"{server.url}{INFER}"
+        asked = [asyncio.create_task(client.post(url, content=infer_body(value))) for value in values]
+        # One may have been sent ahead to the replica.
+        await asyncio.to_thread(eventually, lambda: queued(server) >= 5)
+        for one in asked:
+            one.cancel()
+        assert all(isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(*asked, return_exceptions=True))
 
 
 def queued(server: Served) -> int:

@@ -76,7 +76,7 @@ def test_metadata_and_config(client: triton.InferenceServerClient) -> None:
 
 def test_repository_index_and_list(client: triton.InferenceServerClient) -> None:
     index = {item["name"]: item for item in client.get_model_repository_index()}
-    assert index.keys() == {"echo", "slow", "cancer", "org/cancer", "mixed", "talker"}
+    assert index.keys() == {"echo", "slow", "late", "cancer", "org/cancer", "mixed", "talker"}
     assert index["cancer"]["state"] == "READY"
     assert index["cancer"]["version"] == "1"
 

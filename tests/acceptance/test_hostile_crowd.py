@@ -120,18 +120,19 @@ def test_large_bodies_in_small_parcels(server: Served) -> None:
     started = time.monotonic()
     for thread in threads:
         thread.start()
-    peak, slowest = before, 0.0
+    peak, taken = before, []
     while any(thread.is_alive() for thread in threads):
         began = time.perf_counter()
         assert ask(server.port, ECHO, BODY).status == 200
-        slowest = max(slowest, time.perf_counter() - began)
+        taken.append(time.perf_counter() - began)
         peak = max(peak, gateway_memory(server))
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 25
     assert len(answers) == 40
     assert {answer.status for answer in answers} <= {400, 503, 504}
     assert all(answer.error for answer in answers)
     assert peak - before < MAX_BODIES + (400 << 20)
-    assert slowest < 2
+    assert statistics.median(taken) < 0.1
+    assert max(taken) < 8
     # What was given up is not decoded any more: a large body that comes now has its turn.
     small = b'{"inputs":[{"name":"x","shape":[200000],"datatype":"INT8","data":[%b1]}]}' % (b"1," * 199_999)
     assert ask(server.port, ECHO, small).status == 200

@@ -44,6 +44,8 @@ _WATCH_EVERY_S = 0.5
 _STOP_GRACE_S = 5.0
 _DRAIN_LIMIT_S = 60.0
 _EVENTS_KEPT = 1000
+_WORKERS_REMEMBERED = 256
+"""Workers whose last lines can be read, dead ones included."""
 _LOAD_ATTEMPTS = 5
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -358,6 +360,10 @@ class Controller:
     def _adopt(self, live: orders.LiveWorker) -> None:
         order = live.order
         self._orders[order.worker] = order
+        for gone in list(self._orders)[:-_WORKERS_REMEMBERED]:
+            if gone not in self._observed.workers:
+                del self._orders[gone]
+                self._tails.pop(gone, None)
         replicas = [
             ObservedReplica(r.id, deployment, digest)
             for r, deployment, digest in zip(order.replicas, order.deployments, order.digests, strict=True)

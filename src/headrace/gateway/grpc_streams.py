@@ -111,7 +111,9 @@ async def model_stream_infer(services: Services, codec: Codec, headers: Headers,
     finally:
         reading.cancel()
         stream.cancel()
-    if not stream.broken.done():
+    if stream.late is not None:
+        await _end(send, grpc_status.error_trailers(stream.late))
+    elif not stream.broken.done():
         await _end(send, trailers)
 
 
@@ -130,6 +132,8 @@ class _InferStream:
         self._deadline = None if given is None else monotonic() + grpc_status.parse_timeout(given)
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when nobody reads the answers any more."""
+        self.late: HeadraceError | None = None
+        """The deadline of the whole call has passed; a request that is only late itself is told in a message."""
 
     async def take_all(self, messages: MessageStream) -> None:
         """Start every request that comes and wait for what is in progress."""
@@ -169,7 +173,11 @@ class _InferStream:
             await self._answer(exchange)
         except HeadraceError as error:
             failure = error.untraced()
-            await self._tell(oip_grpc.stream_error(error, client_id), 30.0)
+            if isinstance(error, errors.DeadlineExceeded) and self._deadline is not None:
+                self.late = failure
+                self._break()
+            else:
+                await self._tell(oip_grpc.stream_error(error, client_id), 30.0)
         except asyncio.CancelledError:
             failure = errors.Cancelled()
             raise

@@ -32,6 +32,7 @@ _TRUST_TIMES = 10.0
 """The prediction is believed while work goes on, and so many seconds or times its own length after the last batch."""
 _OVERDUE_S = 0.1
 _WITHDRAW_AFTER_S = 0.02
+_LOOK_THROUGH_S = 0.25
 _OVERDUE_TIMES = 10.0
 """A batch so late hangs, perhaps: nothing is put behind it."""
 _LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
@@ -59,6 +60,7 @@ class Deployment:
         self.finished_requests = 0
         self.refused_requests = 0
         self.next_deadline = float("inf")
+        self._look_through_at = 0.0
         self._gateways = gateways
         self._clock = clock
         self._call_soon = call_soon
@@ -446,8 +448,10 @@ class Deployment:
         if self.queue.count or self._suspects:
             self.flush()
         self._withdraw(now)
-        if now < self.next_deadline:
+        if now < min(self.next_deadline, self._look_through_at):
             return
+        # Now and then also for callers who left: what nobody waits for must not keep others out.
+        self._look_through_at = now + _LOOK_THROUGH_S
         earliest = self.queue.expire(now)
         for replica in self.replicas:
             for batch in replica.batches.values():

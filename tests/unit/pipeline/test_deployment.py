@@ -667,3 +667,29 @@ def test_deployment_is_idle_only_without_waiting_suspect_and_running_calls() -> 
     world.replica().answer()
     assert world.deployment.idle
     assert isinstance(world.deployment, Deployment)
+
+
+def test_alone_gateway_does_not_look_at_shared_pages() -> None:
+    world = World(gateways=1)
+    replica = world.replica()
+    replica.shared = (world.clock(), 64)
+    world.call()
+    world.run()
+    assert sizes(replica) == [1]
+
+
+def test_calls_that_are_over_are_withdrawn_from_batches_that_wait() -> None:
+    world = World(batching=BatchingSettings(max_batch_size=2))
+    replica = world.replica()
+    world.call()
+    world.run()
+    late, stays = world.call(timeout=0.05), world.call()
+    world.run()
+    assert sizes(replica) == [1, 2]
+    world.run(0.06)
+    assert error_of(late) is errors.DeadlineExceeded
+    world.run(0.01)
+    assert replica.withdrawn == {2: [0]}
+    replica.answer()
+    replica.answer()
+    assert answered(stays)
