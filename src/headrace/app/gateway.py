@@ -111,6 +111,7 @@ class Gateway:
         self._services.draining = True
         self._recorder.set_draining(True)
         await asyncio.sleep(self._role.settings.drain_delay_s + listening.LINGER_S)
+        self._services.closing.set()
         server.shutdown()
 
     def _tick(self) -> None:

@@ -66,10 +66,13 @@ async def run(
     """A streaming method: messages in, messages out, one status."""
     await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
     trailers = grpc_status.OK_TRAILERS
+    answering = asyncio.create_task(_answer(method, MessageStream(services, headers, receive), send))
+    closing = asyncio.create_task(services.closing.wait())
     try:
-        async with aclosing(method(aiter(MessageStream(services, headers, receive)))) as answers:
-            async for message in answers:
-                await _send_message(send, message)
+        await asyncio.wait({answering, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise errors.NotReady("the server is shutting down")
+        answering.result()
     except HeadraceError as error:
         trailers = grpc_status.error_trailers(error)
     except OSError:
@@ -77,7 +80,18 @@ async def run(
     except Exception as error:
         services.log.error("a call ended in a bug", action="bug", exception=error)
         trailers = grpc_status.error_trailers(errors.Bug(f"internal error ({type(error).__name__})"))
+    finally:
+        answering.cancel()
+        closing.cancel()
     await _end(send, trailers)
+
+
+async def _answer(
+    method: Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]], messages: MessageStream, send: Send
+) -> None:
+    async with aclosing(method(aiter(messages))) as answers:
+        async for message in answers:
+            await _send_message(send, message)
 
 
 async def _send_message(send: Send, message: bytes) -> None:
@@ -101,15 +115,21 @@ async def model_stream_infer(services: Services, codec: Codec, headers: Headers,
     await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
     trailers = grpc_status.OK_TRAILERS
     reading = asyncio.create_task(stream.take_all(messages))
+    closing = asyncio.create_task(services.closing.wait())
     try:
         # A reader that stalls ends the call, although it may well hold its own side open.
-        await asyncio.wait({reading, stream.broken}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reading, stream.broken, closing}, return_when=asyncio.FIRST_COMPLETED)
         if not stream.broken.done():
+            if not reading.done():
+                reading.cancel()
+                await stream.finish()
+                raise errors.NotReady("the server is shutting down")
             reading.result()
     except HeadraceError as error:
         trailers = grpc_status.error_trailers(error)
     finally:
         reading.cancel()
+        closing.cancel()
         stream.cancel()
     if stream.late is not None:
         await _end(send, grpc_status.error_trailers(stream.late))
@@ -141,6 +161,10 @@ class _InferStream:
             await self._begin(body)
         if messages.left:
             self._break()
+        await self.finish()
+
+    async def finish(self) -> None:
+        """Wait for what is in progress."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

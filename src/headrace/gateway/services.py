@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ class Services:
     ids: RequestIds = field(default_factory=RequestIds)
     make_future: MakeFuture | None = None
     draining: bool = False
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the last requests are being finished: a call that only waits for its caller's next one is ended."""
     held_bytes: int = 0
     """Body bytes being read or held now."""
     open_streams: dict[tuple[str, str], int] = field(default_factory=dict)
