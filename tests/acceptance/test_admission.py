@@ -43,7 +43,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     slow = saboteurs.write(folder, saboteurs.SABOTEUR, "slow")
     run = folder / "run"
     run.mkdir()
-    settings = {"model": str(one), "admission": {"min_queue_requests": 8, "max_queue_time": "200ms"}}
+    settings = {"model": str(one), "admission": {"min_queue_rows": 8, "max_queue_time": "200ms"}}
     document = {"endpoints": {"one": settings, "slow": {"model": str(slow)}}}
     (run / "headrace.yaml").write_text(json.dumps(document))
     with served(directory=run, environment={"RAN": str(folder / "ran")}) as server:

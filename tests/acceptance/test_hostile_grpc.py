@@ -219,6 +219,18 @@ def test_a_stream_survives_messages_but_not_broken_frames(server: Served) -> Non
         assert call.end(framed(bytes(100), size=MAX_BODY + 1))["grpc-status"] == "8"
 
 
+def test_compressed_messages_on_a_stream(server: Served) -> None:
+    """Each is inflated up to the limit, away from everybody else."""
+    message = framed(gzip.compress(good().SerializeToString()), flag=1)
+    with Call(server, STREAM, grpc_encoding="gzip") as call:
+        assert call.end(message * 3)["grpc-status"] == "0"
+        assert call.data.count(b"\x01\x02") == 3
+    with Call(server, STREAM, grpc_encoding="gzip") as call:
+        got = call.end(message + framed(gzip.compress(bytes(300 << 20)), flag=1))
+    assert got["grpc-status"] == "8"
+    assert str(MAX_BODY) in got["grpc-message"]
+
+
 def test_dribbled_calls(server: Served) -> None:
     message = framed(good().SerializeToString())
     with Call(server) as call, Call(server, STREAM) as stream:

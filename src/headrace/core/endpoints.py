@@ -44,9 +44,9 @@ class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     max_queue_bytes: int = 512 << 20
     """Bytes that may wait per deployment, over all gateways."""
     max_queue_time_s: float = 1.0
-    """Refuse when the predicted wait passes this, once at least `min_queue_requests` wait."""
-    min_queue_requests: int = 128
-    """This many requests may wait per replica whatever the predicted wait (deadlines still hold)."""
+    """Refuse when the predicted wait passes this, once at least `min_queue_rows` wait."""
+    min_queue_rows: int = 128
+    """This many rows may wait per replica whatever the predicted wait (deadlines still hold)."""
 
 
 class ResourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

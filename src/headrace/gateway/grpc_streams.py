@@ -39,6 +39,7 @@ class MessageStream:
     def __init__(self, services: Services, headers: Headers, receive: Receive) -> None:
         encoding = headers.get(b"grpc-encoding", b"").decode("latin-1")
         self._reader = grpc_frames.FrameReader(services.settings.max_body_bytes, encoding)
+        self._inflates = encoding not in ("", "identity")
         self._receive = receive
         self.left = False
         """The caller disconnected instead of ending its side."""
@@ -49,7 +50,10 @@ class MessageStream:
             if message["type"] != "http.request":
                 self.left = True
                 return
-            for found in self._reader.feed(message.get("body", b"")):
+            part = message.get("body", b"")
+            feed = self._reader.feed
+            # A few bytes may inflate to the limit, which would hold up everybody on the loop.
+            for found in await asyncio.to_thread(feed, part) if self._inflates else feed(part):
                 yield found
             if not message.get("more_body"):
                 self._reader.finish()

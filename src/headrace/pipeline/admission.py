@@ -32,7 +32,7 @@ def derive(
     if latency.known and replicas:
         per_replica = latency.capacity(batch_limit)
         capacity = per_replica * workers * (slots.count if slots.kind is SlotKind.CONCURRENT else 1) / share
-    floor = settings.min_queue_requests * workers / share
+    floor = settings.min_queue_rows * workers / share
     wanted = max(capacity * settings.max_queue_time_s, floor) if capacity else settings.max_queue_rows / share
     rows = max(int(min(wanted, settings.max_queue_rows / share)), 1)
     return Bounds(rows, max(settings.max_queue_bytes // share, 1), capacity)

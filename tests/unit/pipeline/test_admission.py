@@ -28,14 +28,14 @@ def latency(a: float, b: float) -> LatencyModel:
         # nothing known: only the settings bound
         ({}, Slots(), LatencyModel(), 64, 1, 1, 20_000, 0.0),
         ({}, Slots(), LatencyModel(), 64, 1, 4, 5_000, 0.0),
-        # slow: what one second works off, but never less than min_queue_requests
+        # slow: what one second works off, but never less than min_queue_rows
         ({}, Slots(), latency(0.1, 0.0), 1, 1, 1, 128, 10.0),
         ({}, Slots(), latency(0.1, 0.0), 1, 4, 2, 256, 20.0),
-        ({"min_queue_requests": 1}, Slots(), latency(0.1, 0.0), 1, 1, 1, 10, 10.0),
+        ({"min_queue_rows": 1}, Slots(), latency(0.1, 0.0), 1, 1, 1, 10, 10.0),
         # fast: capped by max_queue_rows
         ({}, Slots(), latency(0.001, 0.0), 64, 1, 1, 20_000, 64_000.0),
         # side by side
-        ({"min_queue_requests": 1}, Slots(SlotKind.CONCURRENT, 8), latency(0.1, 0.0), 1, 2, 1, 160, 160.0),
+        ({"min_queue_rows": 1}, Slots(SlotKind.CONCURRENT, 8), latency(0.1, 0.0), 1, 2, 1, 160, 160.0),
         # no replica: nothing is known about capacity
         ({}, Slots(), latency(0.1, 0.0), 1, 0, 1, 20_000, 0.0),
         ({"max_queue_rows": 1}, Slots(), LatencyModel(), 64, 1, 8, 1, 0.0),
