@@ -224,7 +224,7 @@ def test_compressed_messages_on_a_stream(server: Served) -> None:
     message = framed(gzip.compress(good().SerializeToString()), flag=1)
     with Call(server, STREAM, grpc_encoding="gzip") as call:
         assert call.end(message * 3)["grpc-status"] == "0"
-        assert call.data.count(b"\x01\x02") == 3
+        assert call.data.count(b"\x32\x02\x01\x02") == 3  # raw_output_contents
     with Call(server, STREAM, grpc_encoding="gzip") as call:
         got = call.end(message + framed(gzip.compress(bytes(300 << 20)), flag=1))
     assert got["grpc-status"] == "8"

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -15,6 +15,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests import models
 from tests.acceptance import grpc_calls, saboteurs
 from tests.acceptance.load import Answer, Load, infer_body, output, post
 from tests.acceptance.processes import all_end, descendants, runtime_directory
@@ -152,6 +153,39 @@ def in_flight(server: Served) -> int:
     return int(load["in_flight"])
 
 
+def test_a_stream_that_has_begun_is_finished(tmp_path: Path) -> None:
+    """Over SSE and over gRPC, whether its caller has ended its side or may ask for more."""
+    model = models.build("python-stream", tmp_path / "model")
+    source = model.read_text().replace("yield word", "yield word; time.sleep(0.1)")
+    model.write_text(f"import time\n{source}")
+    with served(model, directory=tmp_path / "run") as server, grpc_calls.stub(server.address) as stub:
+        leftovers = Leftovers(server)
+        hold = threading.Event()
+
+        def requests() -> Iterator[object]:
+            yield grpc_calls.prompt("counter", "a b c", times=5)
+            hold.wait(60)
+
+        half_closed = stub.ModelStreamInfer(iter([grpc_calls.prompt("counter", "a b c", times=5)]))
+        open_ended = stub.ModelStreamInfer(requests())
+        url, body = f"{server.url}/v2/models/counter/generate_stream", {"prompt": "a b c", "times": 5}
+        with httpx.stream("POST", url, json=body, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines), next(half_closed), next(open_ended)
+            server.process.send_signal(signal.SIGTERM)
+            assert len([line for line in lines if line]) == 14
+        assert len(list(half_closed)) == 14
+        rest = []
+        with pytest.raises(grpc.RpcError) as ended:
+            rest.extend(answer for answer in open_ended)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "shutting down" in ended.value.details()
+        assert len(rest) == 14
+        hold.set()
+        assert server.process.wait(30) == 0
+        assert leftovers.none()
+
+
 def test_open_streams_without_work_hold_nothing_up(tmp_path: Path) -> None:
     """A health watch is told NOT_SERVING; it and a ModelStreamInfer call that asks for nothing are ended."""
     model = saboteurs.write(tmp_path, saboteurs.DOUBLE)
@@ -177,8 +211,9 @@ def test_open_streams_without_work_hold_nothing_up(tmp_path: Path) -> None:
         assert server.process.wait(30) == 0
         assert time.monotonic() - began < 12
         hold.set()
-        with pytest.raises((grpc.RpcError, StopIteration)):
+        with pytest.raises(grpc.RpcError) as ended:
             next(stream)
+        assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
         assert leftovers.none()
 
 

@@ -70,7 +70,7 @@ async def run(
     """A streaming method: messages in, messages out, one status."""
     await send({"type": "http.response.start", "status": 200, "headers": [_CONTENT_TYPE], "trailers": True})
     trailers = grpc_status.OK_TRAILERS
-    answering = asyncio.create_task(_answer(method, MessageStream(services, headers, receive), send))
+    answering = asyncio.create_task(_answer(services, method, headers, receive, send))
     closing = asyncio.create_task(services.closing.wait())
     try:
         await asyncio.wait({answering, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -91,9 +91,13 @@ async def run(
 
 
 async def _answer(
-    method: Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]], messages: MessageStream, send: Send
+    services: Services,
+    method: Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]],
+    headers: Headers,
+    receive: Receive,
+    send: Send,
 ) -> None:
-    async with aclosing(method(aiter(messages))) as answers:
+    async with aclosing(method(aiter(MessageStream(services, headers, receive)))) as answers:
         async for message in answers:
             await _send_message(send, message)
 
@@ -122,13 +126,14 @@ async def model_stream_infer(services: Services, codec: Codec, headers: Headers,
     closing = asyncio.create_task(services.closing.wait())
     try:
         # A reader that stalls ends the call, although it may well hold its own side open.
-        await asyncio.wait({reading, stream.broken, closing}, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {reading, stream.broken, closing}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not stream.broken.done():
-            if not reading.done():
+            if not reading.done() and not stream.all_taken:
                 reading.cancel()
                 await stream.finish()
                 raise errors.NotReady("the server is shutting down")
-            reading.result()
+            await reading
     except HeadraceError as error:
         trailers = grpc_status.error_trailers(error)
     finally:
@@ -156,6 +161,8 @@ class _InferStream:
         self._deadline = None if given is None else monotonic() + grpc_status.parse_timeout(given)
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when nobody reads the answers any more."""
+        self.all_taken = False
+        """The caller has ended its side."""
         self.late: HeadraceError | None = None
         """The deadline of the whole call has passed; a request that is only late itself is told in a message."""
 
@@ -163,6 +170,7 @@ class _InferStream:
         """Start every request that comes and wait for what is in progress."""
         async for body in messages:
             await self._begin(body)
+        self.all_taken = True
         if messages.left:
             self._break()
         await self.finish()
