@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from tests import models
 from tests.acceptance import saboteurs
 from tests.acceptance.load import ask, output
-from tests.acceptance.processes import pids
+from tests.acceptance.processes import pids, runtime_directory
 from tests.serving import eventually, served
 
 
@@ -240,3 +241,29 @@ def test_quiet_says_nothing_of_what_works(model: Path, taken: int) -> None:
     assert process.returncode == 0
     assert out == ""
     assert err == ""
+
+
+def test_folders_too_long_for_sockets(model: Path, tmp_path: Path) -> None:
+    """A temporary folder is chosen elsewhere; one that was asked for is refused with its bound."""
+    deep = tmp_path / ("a" * 60) / ("b" * 60)
+    deep.mkdir(parents=True)
+    with served(model, directory=tmp_path / "run", environment={"TMPDIR": str(deep)}) as server:
+        assert ask(server.address, "m", 2.0).status == 200
+    result = headrace("serve", model, cwd=tmp_path, environment={"HEADRACE_RUNTIME_DIR": str(deep)})
+    assert result.returncode == 2
+    assert "is too long: the paths of Unix sockets in it have at most 107 bytes" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_runtime_folder_of_ones_own_stays(model: Path, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            environment = {"HEADRACE_RUNTIME_DIR": folder}
+            with served(model, "--watch", directory=tmp_path / "run", environment=environment) as server:
+                assert ask(server.address, "m", 2.0).status == 200
+                assert runtime_directory(server) == Path(folder)
+                # What another run left there is not taken for this one's.
+                assert server.events[-1]["endpoints"][0]["deployments"][0]["version"] == "1"
+                model.write_text(saboteurs.DOUBLE + "\n")
+                server.wait_event("VersionLoaded")
+        assert list(Path(folder).iterdir())

@@ -26,16 +26,24 @@ from headrace.app.roles import ControllerRole, GatewayRole
 from headrace.app.settings import ServeSettings
 from headrace.app.worker_process import WorkerProcess
 from headrace.backends.local import ChildProcess
+from headrace.core import errors
 from headrace.core.envelope import Splitter, wrap
 
 _WATCH_EVERY_S = 0.25
 _LOGS_EVERY = 4
 _RESTART_PAUSE_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 _CHILD_EXIT_S = 5.0
+_SOCKET_PATH_LIMIT = 107
+"""Bytes of the path of a Unix socket (``sun_path``, without the zero at its end)."""
+_SOCKET_NAME = len("/w12345678.sock")
 _CONTROLLER_READS_S = 5.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(orders.Order).decode
+
+
+def _fits_sockets(directory: Path) -> bool:
+    return len(os.fsencode(directory)) + _SOCKET_NAME <= _SOCKET_PATH_LIMIT
 
 
 def run(settings: ServeSettings, on_event: Callable[[events.Event], None]) -> int:
@@ -92,10 +100,18 @@ class Supervisor:
 
     def _make_directory(self) -> Path:
         if self._settings.runtime_dir is not None:
-            directory = Path(self._settings.runtime_dir)
+            directory = Path(self._settings.runtime_dir).absolute()
+            if not _fits_sockets(directory):
+                raise errors.BadSettings(
+                    f"runtime_dir {str(directory)!r} is too long: the paths of Unix sockets in it have at most"
+                    f" {_SOCKET_PATH_LIMIT} bytes; choose one of at most {_SOCKET_PATH_LIMIT - _SOCKET_NAME} bytes"
+                )
             directory.mkdir(parents=True, exist_ok=True)
         else:
-            directory = Path(tempfile.mkdtemp(prefix="headrace-"))
+            parent = Path(tempfile.gettempdir())
+            if not _fits_sockets(parent / "headrace-12345678"):
+                parent = Path("/tmp")
+            directory = Path(tempfile.mkdtemp(prefix="headrace-", dir=parent))
         directory.chmod(0o700)
         (directory / "metrics").mkdir(exist_ok=True)
         return directory

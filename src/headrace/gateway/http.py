@@ -67,6 +67,8 @@ class InferenceApp:
             return
         started = monotonic()
         headers: Headers = dict(scope["headers"])
+        if self._services.draining and scope["http_version"].startswith("1"):
+            send = _closing(send)
         content_type = headers.get(b"content-type")
         if content_type is not None and content_type.startswith(b"application/grpc"):
             await self._grpc.handle(scope, headers, receive, send, started)
@@ -178,8 +180,6 @@ class InferenceApp:
         """Server-sent events; errors after the first event are told in the stream and recorded here."""
         failure: HeadraceError | None = None
         headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
-        if self._services.draining:
-            headers.append((b"connection", b"close"))
         watch = asyncio.create_task(streaming.cancel_when_left(receive, exchange))
         try:
             exchange.bytes_out = await streaming.server_sent_events(self._services, exchange, send, headers)
@@ -223,8 +223,6 @@ class InferenceApp:
                 body = await _compress(reply, accepted)
         out.append((b"content-length", b"%d" % len(body)))
         out.append((b"x-request-id", request_id.encode("ascii")))
-        if self._services.draining:
-            out.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": reply.status, "headers": out})
         await send({"type": "http.response.body", "body": body})
 
@@ -299,6 +297,18 @@ async def _before(deadline: float, job: Awaitable[T]) -> T:
             return await job
     except TimeoutError:
         raise errors.DeadlineExceeded("the deadline passed while large bodies were decoded or encoded") from None
+
+
+def _closing(send: Send) -> Send:
+    """Asks the client to leave after this answer. HTTP/2 has no such header (it sends GOAWAY instead), and clients
+    refuse answers that carry it."""
+
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_and_close
 
 
 def _check_streaming(deployment: Deployment, operation: Operation) -> None:
