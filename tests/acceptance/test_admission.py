@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import statistics
 import threading
 import time
@@ -172,11 +173,18 @@ async def _ask_and_leave(server: Served, values: list[float]) -> None:
     async with httpx.AsyncClient(http2=True, http1=False, timeout=60) as client:
         url = f"{server.url}{INFER}"
         asked = [asyncio.create_task(client.post(url, content=infer_body(value))) for value in values]
-        # One may have been sent ahead to the replica.
-        await asyncio.to_thread(eventually, lambda: queued(server) >= 5)
+        await asyncio.to_thread(eventually, lambda: held(server) == 7)
         for one in asked:
             one.cancel()
         assert all(isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(*asked, return_exceptions=True))
+
+
+def held(server: Served) -> int:
+    """Requests for ``slow`` that the gateway holds, in its queue or with the replica."""
+    text = httpx.get(f"{server.management_url}/metrics").text
+    found = re.findall(r'^headrace_(?:queue_requests|in_flight_requests)\{model="slow".*\} (\S+)$', text, re.M)
+    assert len(found) == 2
+    return int(sum(map(float, found)))
 
 
 def queued(server: Served) -> int:

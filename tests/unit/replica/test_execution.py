@@ -209,3 +209,23 @@ def test_no_rows_need_no_model() -> None:
     assert computed.failures == []
     assert computed.outputs["y"].shape == (0, 2)
     assert model.calls == []
+
+
+@given(
+    rows=st.lists(st.integers(1, 4), min_size=1, max_size=6),
+    gone=st.sets(st.integers(0, 5)),
+    bad=st.sets(st.integers(0, 5)),
+)
+def test_calls_that_are_gone_are_not_computed(rows: list[int], gone: set[int], bad: set[int]) -> None:
+    model = Model(lambda x: {"y": fail_on(*bad)(x)["y"]})
+    values = [float(i) for i, count in enumerate(rows) for _ in range(count)]
+    x = np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
+    computed = execution.run_others(model, {"x": x}, rows, gone, {}, idempotent=True)
+    expected = run(Model(fail_on(*bad, *gone)), rows)
+    assert [f.index for f in computed.failures] == [f.index for f in expected.failures]
+    assert {f.index for f in computed.failures if f.code == errors.Cancelled.code} == gone & set(range(len(rows)))
+    kept = sum(count for index, count in enumerate(rows) if index not in gone)
+    assert all(count <= kept for count in model.calls)
+    assert len(computed.outputs.get("y", ())) == len(expected.outputs.get("y", ()))
+    if computed.outputs:
+        assert np.array_equal(computed.outputs["y"], expected.outputs["y"])

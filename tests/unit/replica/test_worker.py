@@ -416,3 +416,46 @@ def test_split_gives_every_batch_its_rows_and_failures() -> None:
     assert [[(f.index, f.message) for f in p.failures] for p in parts] == [[(1, "a")], [], [(1, "b")]]
     nothing = worker.execution.Computed({}, [messages.CallFailure(i, "bug", "") for i in range(5)], 5)
     assert [p.outputs for p in worker._split(group, nothing)] == [{}, {}, {}]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_withdrawn_calls_of_a_batch_that_waits_are_not_computed(tmp_path: Path, joined: bool) -> None:
+    """Whether the frame was read before the word came, or still lay in the socket while the model ran: it always does
+    here. A batch that has begun is not touched, and one that nobody waits for at all is answered without the model."""
+
+    async def test() -> None:
+        body = """
+def predict(self, x: headrace.Float32[1]) -> {"y": headrace.Float32[1]}:
+    with open(self.path / "ran", "a") as file:
+        file.write("".join(f"{value:g} " for value in x[:, 0]))
+    if x[0, 0] == 0:
+        time.sleep(0.4)
+    return {"y": x}
+"""
+        async with running(tmp_path, python_model(tmp_path, body)) as process:
+            await process.ready()
+            one, two = [await process.connect(Gateway()) for _ in range(2)]
+            began = call(0)
+            first = one.submit([began], 0.0, 8, idempotent=True)
+            await computing(process)
+            calls = [call(1, 2), call(3), call(4)]
+            waits = one.submit(calls, 0.0, 8 if joined else 1, idempotent=True)
+            abandoned = one.submit([call(5), call(6)], 0.0, 1, idempotent=True)
+            beside = call(7)
+            two.submit([beside], 0.0, 8 if joined else 1, idempotent=True)
+            one.withdraw(first.id, [0])
+            one.withdraw(waits.id, [1])
+            one.withdraw(abandoned.id, [0, 1])
+            assert (await answer(began)).tolist() == [[0]]
+            assert (await answer(calls[0])).tolist() == [[1], [2]]
+            assert (await answer(calls[2])).tolist() == [[4]]
+            assert (await answer(beside)).tolist() == [[7]]
+            for gone in (calls[1], *abandoned.calls):
+                with pytest.raises(errors.Cancelled):
+                    await answer(gone)
+            assert calls[0].batch_rows == (4 if joined else 3)
+            assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1", "2", "4", "7"]
+            one.close()
+            two.close()
+
+    scenario(test)
