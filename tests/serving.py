@@ -74,7 +74,10 @@ class Served:
         found = []
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                if f"headrace.{module}" in child.cmdline():
+                line = child.cmdline()
+                parent = child.parent()
+                # Between fork and exec a child still shows its parent's command line.
+                if f"headrace.{module}" in line and (parent is None or parent.cmdline() != line):
                     found.append(child)
         return found
 

@@ -54,6 +54,8 @@ def test_connections_that_wait_for_a_killed_gateway_are_served_by_the_next_one(t
     with served(model, directory=tmp_path / "run") as server:
         (gateway,) = server.children("app.gateway")
         gateway.send_signal(signal.SIGSTOP)
+        # A stop takes a moment, and its threads accept until then.
+        eventually(lambda: all_stopped(gateway.pid))
         answers: list[Answer] = []
         callers = [
             threading.Thread(target=lambda n=n: answers.append(ask(server.address, "m", float(n)))) for n in range(20)
@@ -68,6 +70,12 @@ def test_connections_that_wait_for_a_killed_gateway_are_served_by_the_next_one(t
         assert sorted(output(a.document)[0] for a in answers) == [2.0 * n for n in range(20)]
         with readiness(server.url) as ready:
             assert ready.all()
+
+
+def all_stopped(pid: int) -> bool:
+    """Every thread of the process has stopped."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
 
 
 def waiting_connections(port: int) -> int:
