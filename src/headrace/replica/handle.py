@@ -68,8 +68,10 @@ class ReplicaHandle:
     async def connect(self, timeout: float) -> None:  # noqa: ASYNC109 - it is the caller's to choose
         """Open both connections and shake hands. Raises NotReady when the worker cannot be reached."""
         try:
-            self._data = await asyncio.wait_for(self._open("data"), timeout)
-            self._control = await asyncio.wait_for(self._open("control"), timeout)
+            # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with a refusal.
+            async with asyncio.timeout(timeout):
+                self._data = await self._open("data")
+                self._control = await self._open("control")
             if self.route.status_path is not None:
                 self._page = status_page.StatusPageReader(self.route.status_path)
             if self._data.is_closing() or self._control.is_closing():

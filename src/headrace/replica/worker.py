@@ -83,6 +83,7 @@ class Worker:
         self._control.start()
         for index in range(len(self._spec.replicas)):
             self._load(index)
+        self._control.loading = False
         while not self._control.stopping.is_set():
             # One look at the sockets per batch: what arrived while the model ran can join the next one.
             self._gather(0.0 if self._waiting else None)
@@ -408,6 +409,8 @@ class ControlThread(threading.Thread):
         self._fresh: dict[int, tuple[Connection, float]] = {}
         self._connections: dict[int, Connection] = {}
         self.stopping = threading.Event()
+        self.loading = True
+        """The main thread loads models, so nothing is being computed."""
         self._listener = socket.socket(socket.AF_UNIX)
         Path(spec.socket_path).unlink(missing_ok=True)
         self._listener.bind(spec.socket_path)
@@ -463,6 +466,8 @@ class ControlThread(threading.Thread):
                 os.killpg(0, signal.SIGKILL)
             os._exit(0)
         self.stopping.set()
+        if self.loading:
+            os._exit(0)
         self._adopt(None)
 
     def _read(self, fd: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 import headrace
 from headrace.core import errors
-from headrace.core.models import SlotKind
+from headrace.core.models import Artifact, Format, SlotKind
 from headrace.core.tensors import DType
-from headrace.runtimes.runtime import Runtime
+from headrace.runtimes import table, trust
+from headrace.runtimes.runtime import LoadOptions, Runtime
 from tests import models
 
 Load = Callable[..., Runtime]
@@ -430,3 +432,26 @@ def test_the_types_are_exported() -> None:
 
 def test_the_python_kind_is_the_one_of_the_readme() -> None:
     assert "class Pricer(headrace.Model)" in models.build("python").read_text()
+
+
+def test_a_change_of_the_same_size_within_a_second_is_seen(write: Write, load: Load) -> None:
+    """Cached bytecode would not tell."""
+    text = (
+        "import headrace\n\nclass M(headrace.Model):\n    def predict(self, x: headrace.Int64):\n        return x * 2\n"
+    )
+    inputs = {"x": np.array([3])}
+    assert load(write("m.py", text)).predict(inputs, {})["output"].tolist() == [6]
+    assert load(write("m.py", text.replace("* 2", "* 3"))).predict(inputs, {})["output"].tolist() == [9]
+
+
+def test_a_copy_of_the_source_is_run_under_the_name_of_the_original(tmp_path: Path) -> None:
+    body = "    def predict(self, x: headrace.Int64):\n        raise ValueError(f'{__file__} {self.path}')\n"
+    text = f"import headrace\n\nclass M(headrace.Model):\n{body}"
+    original, copy = tmp_path / "original" / "m.py", tmp_path / "copy.py"
+    original.parent.mkdir()
+    original.write_text("this is not Python any more")
+    copy.write_text(text)
+    artifact = Artifact(str(original), Format.PYTHON, "python", "sha256:01", code_bearing=True, attribute="M")
+    options = LoadOptions(options={trust.OPTION: "yes"}, source=str(copy))
+    with pytest.raises(ValueError, match=re.escape(f"{original} {original.parent}")):
+        table.load(artifact, options).predict({"x": np.array([1])}, {})
