@@ -65,7 +65,6 @@ class InstantReplica:
     id = "fraud@1#0"
     alive = True
     draining = False
-    rows_in_flight = 0
     outstanding = 0
 
     def __init__(self, deployment: Deployment) -> None:

@@ -117,7 +117,6 @@ class FakeReplica:
         self.id = id
         self.alive = True
         self.draining = False
-        self.rows_in_flight = 0
         self.batches: dict[int, Batch] = {}
         self.streams: dict[int, ChunkSink] = {}
         self.sent: list[tuple[list[Call], int, bool, bool]] = []
@@ -134,6 +133,10 @@ class FakeReplica:
     @property
     def outstanding(self) -> int:
         return len(self.batches) + len(self.streams)
+
+    @property
+    def rows_in_flight(self) -> int:
+        return sum(batch.rows for batch in self.batches.values())
 
     def computing(self) -> tuple[float, int] | None:
         return self.shared
@@ -153,7 +156,6 @@ class FakeReplica:
             assert call.bound.key == calls[0].bound.key, "calls of different keys share a batch"
         batch = Batch(next(self._numbers), calls, sum(c.rows for c in calls), now)
         self.batches[batch.id] = batch
-        self.rows_in_flight += batch.rows
         self.sent.append((list(calls), limit, idempotent, solo))
         for call in calls:
             call.sent = now
@@ -188,7 +190,6 @@ class FakeReplica:
         """Finish a batch (the oldest by default): outputs are the inputs, or all calls fail with ``error``."""
         batch = self.oldest() if batch is None else batch
         del self.batches[batch.id]
-        self.rows_in_flight -= batch.rows
         for call in batch.calls:
             call.batch_rows = batch.rows
             if error is None:
@@ -201,7 +202,6 @@ class FakeReplica:
         """The process is gone; the first ``computing`` batches were being computed, the others only waited."""
         self.alive = False
         batches, self.batches = list(self.batches.values()), {}
-        self.rows_in_flight = 0
         sinks, self.streams = list(self.streams.values()), {}
         for sink in sinks:
             sink.ended(errors.ReplicaDied(), 0.0)
@@ -258,7 +258,6 @@ class ComputingReplica(FakeReplica):
         if batch.id not in self.batches:
             return
         del self.batches[batch.id]
-        self.rows_in_flight -= batch.rows
         for call in batch.calls:
             call.batch_rows = batch.rows
             try:

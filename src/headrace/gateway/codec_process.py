@@ -14,7 +14,6 @@ from headrace.core import errors
 from headrace.core.envelope import Splitter
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceResponse
-from headrace.core.tensors import DType, Tensor
 from headrace.gateway import offload
 from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.offload import Failed, Job, Parsed, ParseJob, Rendered, RenderJob
@@ -68,8 +67,7 @@ def _parse(job: ParseJob, payload: memoryview) -> list[bytes | memoryview]:
 
 
 def _render(job: RenderJob, payload: memoryview) -> list[bytes | memoryview]:
-    arrays = tensors_on_wire.unpack(job.tensors, payload)
-    tensors = [Tensor(h.name, DType(h.dtype), a) for h, a in zip(job.tensors, arrays, strict=True)]
+    tensors = tensors_on_wire.unpack_tensors(job.tensors, payload)
     response = InferenceResponse(job.model_name, job.model_version, tensors, job.id)
     reply = REST_CODECS[job.codec].render_response(response, job.rendering, _signature(job.signature))
     return offload.envelope(Rendered(reply.status, reply.headers), reply.body)

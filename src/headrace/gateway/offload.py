@@ -18,7 +18,7 @@ import msgspec
 from headrace.core import errors
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
-from headrace.core.tensors import DType, Tensor
+from headrace.core.tensors import Tensor
 from headrace.protocols.protocol import Rendering, Reply
 from headrace.replica import messages, tensors_on_wire
 
@@ -108,8 +108,7 @@ class Offload:
         answer, payload = await self._ask(envelope(ParseJob(codec, json_size, _encode(signature)), body))
         if not isinstance(answer, Parsed):
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a parse job")
-        arrays = tensors_on_wire.unpack(answer.tensors, payload)
-        tensors = [Tensor(h.name, DType(h.dtype), a) for h, a in zip(answer.tensors, arrays, strict=True)]
+        tensors = tensors_on_wire.unpack_tensors(answer.tensors, payload)
         return InferenceRequest(tensors, answer.id, answer.parameters, answer.outputs), answer.rendering
 
     async def render(
@@ -172,13 +171,7 @@ class Offload:
 
 def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes | memoryview]]:
     """Tensors as heads and payload parts."""
-    heads: list[messages.TensorHead] = []
-    parts: list[bytes | memoryview] = []
-    for tensor in tensors:
-        head, blobs = tensors_on_wire.pack(tensor.name, tensor.dtype, [tensor.array])
-        heads.append(head)
-        parts += blobs
-    return heads, parts
+    return tensors_on_wire.pack_all((t.name, t.dtype, [t.array]) for t in tensors)
 
 
 class _Waiting(NamedTuple):

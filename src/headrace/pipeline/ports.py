@@ -17,7 +17,6 @@ class Replica(Protocol):
     id: str
     alive: bool
     draining: bool
-    rows_in_flight: int
 
     @property
     def batches(self) -> dict[int, Batch]: ...

@@ -17,11 +17,10 @@ import msgspec
 from headrace.core import errors
 from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.routes import ReplicaRoute
-from headrace.core.tensors import DType, Tensor
+from headrace.core.tensors import Tensor
 from headrace.replica import messages, status_page, tensors_on_wire
 from headrace.replica.messages import Frame
 
-_DTYPES: dict[str, DType] = {str(d): d for d in DType}
 _JOIN_BELOW = 64 * 1024
 """Payloads below this are copied into one write; larger ones go out as views."""
 
@@ -53,7 +52,6 @@ class ReplicaHandle:
         self.connection_id = int.from_bytes(os.urandom(4), "little") or 1
         self.batches: dict[int, Batch] = {}
         self.streams: dict[int, ChunkSink] = {}
-        self.rows_in_flight = 0
         self._listener = listener
         self._numbers = itertools.count(1)
         self._data: asyncio.WriteTransport | None = None
@@ -64,6 +62,11 @@ class ReplicaHandle:
     def outstanding(self) -> int:
         """Batches and streams that this gateway waits for."""
         return len(self.batches) + len(self.streams)
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Rows of the batches that this gateway waits for."""
+        return sum(batch.rows for batch in self.batches.values())
 
     async def connect(self, timeout: float) -> None:  # noqa: ASYNC109 - it is the caller's to choose
         """Open both connections and shake hands. Raises NotReady when the worker cannot be reached."""
@@ -120,19 +123,12 @@ class ReplicaHandle:
         else:
             rows = [call.rows for call in calls]
             columns = [[call.bound.arrays[i] for call in calls] for i in range(len(first.arrays))]
-        heads: list[messages.TensorHead] = []
-        parts: list[tensors_on_wire.Part] = []
-        for name, dtype, arrays in zip(first.names, first.dtypes, columns, strict=True):
-            head, blobs = tensors_on_wire.pack(name, dtype, arrays)
-            heads.append(head)
-            parts += blobs
+        heads, parts = tensors_on_wire.pack_all(zip(first.names, first.dtypes, columns, strict=True))
         run = messages.RunHead(number, rows, heads, first.parameters, limit, idempotent)
-        total = sum(rows)
-        batch = Batch(number, calls, total, now)
+        batch = Batch(number, calls, sum(rows), now)
         # What cannot be packed raises here, before the batch counts as sent.
         self._write(run, parts, messages.SOLO if solo else 0)
         self.batches[number] = batch
-        self.rows_in_flight += total
         for call in calls:
             call.sent = now
             call.replica = self.id
@@ -141,13 +137,9 @@ class ReplicaHandle:
     def start_stream(self, call: Call, sink: ChunkSink, credit: int, *, idempotent: bool) -> int:
         """Send one call whose answer is a stream; returns its number for ``grant`` and ``cancel``."""
         number = next(self._numbers) & 0xFFFFFFFF
-        heads: list[messages.TensorHead] = []
-        parts: list[tensors_on_wire.Part] = []
         bound = call.bound
-        for name, dtype, array in zip(bound.names, bound.dtypes, bound.arrays, strict=True):
-            head, blobs = tensors_on_wire.pack(name, dtype, [array])
-            heads.append(head)
-            parts += blobs
+        columns = [[array] for array in bound.arrays]
+        heads, parts = tensors_on_wire.pack_all(zip(bound.names, bound.dtypes, columns, strict=True))
         run = messages.RunHead(number, [call.rows], heads, bound.parameters, 1, idempotent, credit)
         self._write(run, parts, messages.STREAM)
         self.streams[number] = sink
@@ -190,7 +182,7 @@ class ReplicaHandle:
             chunk = messages.decode_chunk(frame.head)
             sink = self.streams.get(chunk.batch)
             if sink is not None:
-                sink.chunk(_tensors(chunk.tensors, frame.payload))
+                sink.chunk(tensors_on_wire.unpack_tensors(chunk.tensors, frame.payload))
         elif frame.kind == messages.END:
             end = messages.decode_end(frame.head)
             sink = self.streams.pop(end.batch, None)
@@ -206,7 +198,7 @@ class ReplicaHandle:
         if batch is None:
             return
         # An answer that cannot be read ends the connection; the batch must be among the lost ones then.
-        tensors = _tensors(head.tensors, frame.payload)
+        tensors = tensors_on_wire.unpack_tensors(head.tensors, frame.payload)
         wait, compute, batch_rows = head.wait / 1e9, head.compute / 1e9, head.batch_rows
         calls = batch.calls
         if len(calls) == 1 and not head.failures:
@@ -214,7 +206,6 @@ class ReplicaHandle:
         else:
             _share_out(calls, tensors, head.failures)
         del self.batches[head.batch]
-        self.rows_in_flight -= batch.rows
         for call in calls:
             call.wait = wait
             call.compute = compute
@@ -233,7 +224,6 @@ class ReplicaHandle:
         self.close()
         running = status_page.read(self.route.status_path) if self.route.status_path else None
         batches, self.batches = list(self.batches.values()), {}
-        self.rows_in_flight = 0
         if running is None:
             computing, waiting = batches, []
         else:
@@ -255,11 +245,6 @@ class ReplicaHandle:
         if self._page is not None:
             self._page.close()
             self._page = None
-
-
-def _tensors(heads: list[messages.TensorHead], payload: memoryview) -> list[Tensor]:
-    arrays = tensors_on_wire.unpack(heads, payload)
-    return [Tensor(h.name, _DTYPES[h.dtype], a) for h, a in zip(heads, arrays, strict=True)]
 
 
 def _share_out(calls: Sequence[Call], tensors: list[Tensor], failures: list[messages.CallFailure]) -> None:

@@ -233,12 +233,9 @@ def pack(
     if runtime.signature.any_inputs and not declared:
         # numpy has no BF16, so only its input's name tells that what an untyped model passes on is BF16.
         declared = {item.name: DType.BF16 for item in inputs if item.dtype == "BF16"}
-    heads: list[messages.TensorHead] = []
-    parts: list[tensors_on_wire.Part] = []
-    for name, array in outputs.items():
-        head, blobs = tensors_on_wire.pack(name, execution.wire_dtype(array, declared.get(name)), [array])
-        heads.append(head)
-        parts += blobs
+    heads, parts = tensors_on_wire.pack_all(
+        (name, execution.wire_dtype(array, declared.get(name)), [array]) for name, array in outputs.items()
+    )
     if messages.total_bytes(heads) > messages.MAX_PAYLOAD:
         raise errors.BadModelOutput(f"the outputs have {messages.total_bytes(heads)} bytes, too many for one answer")
     return heads, parts

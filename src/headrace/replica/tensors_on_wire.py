@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from headrace.core import errors
-from headrace.core.tensors import NUMPY_DTYPES, Array, pack_bytes, unpack_bytes
+from headrace.core.tensors import NUMPY_DTYPES, Array, DType, Tensor, pack_bytes, unpack_bytes
 from headrace.replica.messages import BadFrame, TensorHead
 
 Part = bytes | memoryview
+
+_DTYPES: dict[str, DType] = {str(dtype): dtype for dtype in DType}
+
+
+def pack_all(tensors: Iterable[tuple[str, str, Sequence[Array]]]) -> tuple[list[TensorHead], list[Part]]:
+    """Heads and payload parts of several tensors, each given as name, datatype and blocks of rows."""
+    heads: list[TensorHead] = []
+    parts: list[Part] = []
+    for name, dtype, arrays in tensors:
+        head, blobs = pack(name, dtype, arrays)
+        heads.append(head)
+        parts += blobs
+    return heads, parts
 
 
 def pack(name: str, dtype: str, arrays: Sequence[Array]) -> tuple[TensorHead, list[Part]]:
@@ -64,3 +77,9 @@ def unpack(heads: Sequence[TensorHead], payload: memoryview) -> list[Array]:
             raise BadFrame(f"tensor {head.name!r} {head.dtype}{list(head.shape)}: {error}") from error
         at = end
     return arrays
+
+
+def unpack_tensors(heads: Sequence[TensorHead], payload: memoryview) -> list[Tensor]:
+    """``unpack`` with the names and datatypes. Raises BadFrame."""
+    arrays = unpack(heads, payload)
+    return [Tensor(h.name, _DTYPES[h.dtype], array) for h, array in zip(heads, arrays, strict=True)]
