@@ -28,7 +28,7 @@ from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
 from headrace.gateway.services import Services
 from headrace.gateway.settings import GatewaySettings
-from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.deployment import Deployment, maker
 from headrace.pipeline.router import Router
 from headrace.telemetry.logging import Log
 from headrace.telemetry.pages import SeriesPage
@@ -99,21 +99,9 @@ class InstantReplica:
 
 
 def application(directory: Path) -> tuple[InferenceApp, Records]:
-    loop = asyncio.get_running_loop()
     records = Records(RequestRecorder(SeriesPage(directory, "hot-path")))
 
-    def make(endpoint: str, route: DeploymentRoute, gateways: int) -> Deployment:
-        return Deployment(
-            endpoint,
-            route,
-            gateways,
-            clock=monotonic,
-            call_soon=loop.call_soon,
-            call_later=loop.call_later,
-            recorder=records,
-        )
-
-    router = Router(make)
+    router = Router(maker(asyncio.get_running_loop(), records))
     router.apply(RouteTable(1, 1, (EndpointRoute("fraud", (ROUTE,), {"fraud@1": 1.0}),)))
     deployment = router.endpoints["fraud"].deployments["1"]
     deployment.add_replica(InstantReplica(deployment))
@@ -125,7 +113,6 @@ def application(directory: Path) -> tuple[InferenceApp, Records]:
         directory,
         monotonic,
         Log("bench"),
-        make_future=loop.create_future,
     )
     return InferenceApp(services), records
 

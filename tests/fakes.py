@@ -371,6 +371,7 @@ class World:
             clock=self.clock,
             call_soon=self.loop.call_soon,
             call_later=self.loop.call_later,
+            make_future=asyncio.Future,
             recorder=self.recorder,
         )
 

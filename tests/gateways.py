@@ -19,7 +19,7 @@ from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
 from headrace.gateway.services import Services
 from headrace.gateway.settings import GatewaySettings
-from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.deployment import Deployment, maker
 from headrace.pipeline.router import Router
 from headrace.protocols import grpc_frames
 from headrace.telemetry.logging import Log
@@ -43,22 +43,10 @@ class Gateway:
         self.logged: list[str] = []
         recorder = RequestRecorder(SeriesPage(directory, "gateway-0"))
         self.records = Records(recorder, [self._observe])
-        loop = asyncio.get_running_loop()
-
-        def make(endpoint: str, route: DeploymentRoute, gateways: int) -> Deployment:
-            return Deployment(
-                endpoint,
-                route,
-                gateways,
-                clock=monotonic,
-                call_soon=loop.call_soon,
-                call_later=loop.call_later,
-                recorder=self.records,
-            )
 
         self.services = Services(
             settings=settings or GatewaySettings(),
-            router=Router(make, draw=lambda: 0.0),
+            router=Router(maker(asyncio.get_running_loop(), self.records), draw=lambda: 0.0),
             records=self.records,
             offload=Offload(),
             metrics_directory=directory,

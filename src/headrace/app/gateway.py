@@ -16,14 +16,13 @@ import msgspec
 import uvloop
 
 from headrace.app import listening, roles, serving
-from headrace.core.routes import DeploymentRoute
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Observer, Records
 from headrace.gateway.services import Services
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.sync import RouteFollower
-from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.deployment import maker
 from headrace.pipeline.router import Router
 from headrace.telemetry import logging
 from headrace.telemetry.pages import SeriesPage
@@ -40,30 +39,17 @@ class Gateway:
 
     def __init__(self, role: roles.GatewayRole) -> None:
         self._role = role
-        loop = asyncio.get_running_loop()
         metrics = roles.metrics_directory(role.directory)
         self._recorder = RequestRecorder(SeriesPage(metrics, f"gateway-{role.index}"))
         records = Records(self._recorder, self._observers())
 
-        def make(endpoint: str, route: DeploymentRoute, gateways: int) -> Deployment:
-            return Deployment(
-                endpoint,
-                route,
-                gateways,
-                clock=monotonic,
-                call_soon=loop.call_soon,
-                call_later=loop.call_later,
-                recorder=records,
-            )
-
         self._services = Services(
             settings=role.settings,
-            router=Router(make),
+            router=Router(maker(asyncio.get_running_loop(), records)),
             records=records,
             offload=Offload(),
             metrics_directory=metrics,
             clock=monotonic,
-            make_future=loop.create_future,
             log=logging.Log("headrace.gateway"),
         )
         self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))

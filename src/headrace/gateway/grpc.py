@@ -145,7 +145,6 @@ class GrpcFront:
         given = headers.get(b"grpc-timeout")
         timeout = deployment.route.timeout_s if given is None else grpc_status.parse_timeout(given)
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
-        exchange.make_future = self._services.make_future
         exchange.body = message
         return exchange
 

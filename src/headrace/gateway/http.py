@@ -155,7 +155,6 @@ class InferenceApp:
         given = headers.get(b"x-request-timeout-ms")
         timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
         exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
-        exchange.make_future = services.make_future
         if given is not None:
             exchange.explicit_deadline = True
         if exchange.signature.streaming:

@@ -10,7 +10,6 @@ from pathlib import Path
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
 from headrace.gateway.settings import GatewaySettings
-from headrace.pipeline.chain import MakeFuture
 from headrace.pipeline.router import Router
 from headrace.telemetry.logging import Log
 from headrace.telemetry.tracing import RequestIds
@@ -28,7 +27,6 @@ class Services:
     clock: Callable[[], float]
     log: Log
     ids: RequestIds = field(default_factory=RequestIds)
-    make_future: MakeFuture | None = None
     draining: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last requests are being finished: a call that only waits for its caller's next one is ended."""

@@ -80,7 +80,7 @@ async def responses(services: Services, exchange: Exchange) -> AsyncGenerator[In
     deployment, bound = exchange.deployment, exchange.bound
     assert bound is not None
     queue = ChunkQueue()
-    call = Call(bound, exchange.deadline, exchange.decoded, asyncio.get_running_loop().create_future(), queue)
+    call = Call(bound, exchange.deadline, exchange.decoded, deployment.make_future(), queue)
     exchange.call = call
     model = deployment.endpoint, deployment.route.version
     services.open_streams[model] = services.open_streams.get(model, 0) + 1

@@ -15,7 +15,6 @@ its time in the exchange.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +34,6 @@ from headrace.pipeline.ports import Codec
 
 _PIECES_PER_REPLICA = 2
 """Pieces of one large request that wait or run at a time."""
-
-MakeFuture = Callable[[], "asyncio.Future[None]"]
 
 
 class Exchange:
@@ -58,7 +55,6 @@ class Exchange:
         "encode_seconds",
         "explicit_deadline",
         "json_size",
-        "make_future",
         "protocol",
         "rendering",
         "reply",
@@ -82,8 +78,6 @@ class Exchange:
         self.request_id = request_id
         self.body: Any = b""
         self.json_size: int | None = None
-        self.make_future: MakeFuture | None = None
-        """``loop.create_future``; asking for the running loop per request is a system call (it checks the pid)."""
         self.body_read = 0.0
         self.decoded = 0.0
         self.encode_seconds = 0.0
@@ -109,8 +103,7 @@ async def run(exchange: Exchange) -> None:
         outputs = await _split_and_join(exchange, bound, limit)
     else:
         # Here and not in a coroutine of its own: every layer is paid for twice, on the way in and when it resumes.
-        make = exchange.make_future
-        future = make() if make is not None else asyncio.get_running_loop().create_future()
+        future = exchange.deployment.make_future()
         call = exchange.call = Call(bound, exchange.deadline, exchange.decoded, future)
         exchange.deployment.enqueue(call)
         await future
@@ -159,12 +152,11 @@ BEFORE_QUEUE: Sequence[Callable[[Exchange], None]] = (_decode, _bind, _admit)
 async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[Tensor]:
     """A client batch larger than the limit: pieces compute like any calls, and the answer is whole again. Only a few
     pieces wait at a time, so that small requests take their turns between them."""
-    loop = asyncio.get_running_loop()
     calls: list[Call] = []
     pieces = split(bound, limit)
 
     def start(piece: Bound) -> None:
-        call = Call(piece, exchange.deadline, monotonic(), loop.create_future())
+        call = Call(piece, exchange.deadline, monotonic(), exchange.deployment.make_future())
         calls.append(call)
         exchange.call = call
         exchange.deployment.enqueue(call)

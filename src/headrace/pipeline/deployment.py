@@ -6,8 +6,10 @@ one is about to end; everything else waits here, where it can still be joined, e
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from time import monotonic
 
 from headrace.core import errors
 from headrace.core.calls import Batch, Call, ChunkSink
@@ -15,7 +17,7 @@ from headrace.core.models import Signature, SlotKind
 from headrace.core.routes import DeploymentRoute
 from headrace.pipeline import admission, batching
 from headrace.pipeline.latency import LatencyModel
-from headrace.pipeline.ports import CallLater, CallSoon, Clock, Recorder, Replica
+from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
 from headrace.telemetry.metrics import Refusal
 
@@ -50,6 +52,7 @@ class Deployment:
         clock: Clock,
         call_soon: CallSoon,
         call_later: CallLater,
+        make_future: MakeFuture,
         recorder: Recorder,
     ) -> None:
         self.endpoint = endpoint
@@ -60,6 +63,8 @@ class Deployment:
         self.finished_requests = 0
         self.refused_requests = 0
         self.next_deadline = float("inf")
+        self.make_future = make_future
+        """For the waiters of calls; asking for the running loop per request is a system call (it checks the pid)."""
         self._look_through_at = 0.0
         self._gateways = gateways
         self._clock = clock
@@ -468,3 +473,21 @@ class Deployment:
             else:
                 earliest = min(earliest, call.deadline)
         self.next_deadline = earliest
+
+
+def maker(loop: asyncio.AbstractEventLoop, recorder: Recorder) -> Callable[[str, DeploymentRoute, int], Deployment]:
+    """Makes the deployments of a gateway that runs on ``loop``, for its ``Router``."""
+
+    def make(endpoint: str, route: DeploymentRoute, gateways: int) -> Deployment:
+        return Deployment(
+            endpoint,
+            route,
+            gateways,
+            clock=monotonic,
+            call_soon=loop.call_soon,
+            call_later=loop.call_later,
+            make_future=loop.create_future,
+            recorder=recorder,
+        )
+
+    return make

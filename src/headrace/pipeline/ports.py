@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -70,3 +71,4 @@ Clock = Callable[[], float]
 """Monotonic seconds."""
 CallSoon = Callable[[Callable[[], None]], object]
 CallLater = Callable[[float, Callable[[], None]], object]
+MakeFuture = Callable[[], "asyncio.Future[None]"]

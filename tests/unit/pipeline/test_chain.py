@@ -20,7 +20,7 @@ from headrace.core.requests import InferenceRequest, InferenceResponse, Outcome
 from headrace.core.tensors import DType, Tensor
 from headrace.pipeline import chain
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.deployment import Deployment, maker
 from tests import fakes
 from tests.fakes import ComputingReplica, FakeRecorder, deployment_route
 
@@ -44,16 +44,7 @@ def doubled(arrays: list[Any]) -> list[Tensor]:
 
 def deploy(compute: Callable[[list[Any]], list[Tensor]] = doubled, **route: Any) -> tuple[Deployment, ComputingReplica]:
     """Must be called on a running loop."""
-    loop = asyncio.get_running_loop()
-    deployment = Deployment(
-        "m",
-        deployment_route(**route),
-        1,
-        clock=monotonic,
-        call_soon=loop.call_soon,
-        call_later=loop.call_later,
-        recorder=FakeRecorder(),
-    )
+    deployment = maker(asyncio.get_running_loop(), FakeRecorder())("m", deployment_route(**route), 1)
     replica = ComputingReplica(deployment, compute)
     deployment.add_replica(replica)
     return deployment, replica
