@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,6 @@ def application(directory: Path) -> tuple[InferenceApp, Records]:
         records,
         Offload(),
         directory,
-        monotonic,
         Log("bench"),
     )
     return InferenceApp(services), records

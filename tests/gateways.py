@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import httpx
@@ -50,7 +49,6 @@ class Gateway:
             records=self.records,
             offload=Offload(),
             metrics_directory=directory,
-            clock=monotonic,
             log=QuietLog(self.logged),
             ids=RequestIds("test-"),
         )

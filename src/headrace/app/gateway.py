@@ -49,7 +49,6 @@ class Gateway:
             records=records,
             offload=Offload(),
             metrics_directory=metrics,
-            clock=monotonic,
             log=logging.Log("headrace.gateway"),
         )
         self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -34,7 +33,6 @@ from headrace.protocols import (
     reflection,
 )
 from headrace.protocols.protocol import Rendering
-from headrace.telemetry import statistics
 
 SERVICE = "inference.GRPCInferenceService"
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
@@ -121,7 +119,7 @@ class GrpcFront:
         except HeadraceError as error:
             failure = error.untraced()
         except asyncio.CancelledError:
-            self._record(exchange, errors.Cancelled(), request_id, started)
+            services.records.ended(exchange, CODEC.NAME, errors.Cancelled(), request_id, started)
             raise
         except Exception as error:
             services.log.error("a call ended in a bug", action="bug", exception=error, request_id=request_id)
@@ -136,7 +134,7 @@ class GrpcFront:
         finally:
             if exchange is not None:
                 exchange.bytes_out = len(reply)
-            self._record(exchange, failure, request_id, started)
+            services.records.ended(exchange, CODEC.NAME, failure, request_id, started)
 
     def _begin(self, message: Any, headers: Headers, started: float, request_id: str) -> Exchange:
         deployment = self._services.router.find(message.model_name, message.model_version)
@@ -147,14 +145,6 @@ class GrpcFront:
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
         exchange.body = message
         return exchange
-
-    def _record(
-        self, exchange: Exchange | None, failure: HeadraceError | None, request_id: str, started: float
-    ) -> None:
-        if exchange is not None:
-            self._services.records.record(chain.record(exchange, failure))
-        elif failure is not None:
-            self._services.records.record(chain.record_unrouted(CODEC.NAME, failure, request_id, started))
 
     async def _send_reply(self, send: Send, message: bytes, headers: Headers, request_id: str) -> None:
         out = [_CONTENT_TYPE, _ACCEPT, (b"x-request-id", request_id.encode("ascii"))]
@@ -199,21 +189,18 @@ class GrpcFront:
 
     def _model_config(self, body: bytes) -> bytes:
         name, version = oip_grpc_documents.decode_model(body)
-        route = self._services.router.find(name, version).route
-        signature = self._services.router.find(name, version).signature
-        return oip_grpc_documents.render_model_config(name, route.platform, signature, route.batching.max_batch_size)
+        deployment = self._services.router.find(name, version)
+        route = deployment.route
+        return oip_grpc_documents.render_model_config(
+            name, route.platform, deployment.signature, route.batching.max_batch_size
+        )
 
     def _repository_index(self, body: bytes) -> bytes:
         entries = self._state.index(only_ready=oip_grpc_documents.decode_index(body))
         return oip_grpc_documents.render_index(entries)
 
     async def _model_statistics(self, body: bytes) -> bytes:
-        name, version = oip_grpc_documents.decode_model(body)
-        if name:
-            self._services.router.find(name, version)
-        models = [m for m in self._state.models() if name in ("", m[0]) and version in ("", m[1])]
-        self._services.records.flush()
-        document = await asyncio.to_thread(statistics.render, self._services.metrics_directory, models)
+        document = await self._state.statistics(*oip_grpc_documents.decode_model(body))
         return oip_grpc_documents.render_statistics(
             msgspec.convert(document["model_stats"], list[oip_documents.ModelStatistics])
         )
@@ -268,9 +255,3 @@ async def read_message(services: Services, headers: Headers, receive: Receive) -
         return grpc_frames.read_one(body, limit)
     with bodies.held(services, min(limit, len(body) * compression.MAX_RATIO)):
         return await asyncio.to_thread(grpc_frames.read_one, body, limit, encoding.decode("latin-1"))
-
-
-def deadline_of(headers: Headers) -> float | None:
-    """Monotonic seconds of the call's deadline, None when it has none."""
-    given = headers.get(b"grpc-timeout")
-    return None if given is None else monotonic() + grpc_status.parse_timeout(given)

@@ -13,7 +13,6 @@ from headrace.core.errors import HeadraceError
 from headrace.gateway import streaming
 from headrace.gateway.bodies import Headers, Receive, Send
 from headrace.gateway.services import Services
-from headrace.pipeline import chain
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.ports import Codec
 from headrace.protocols import grpc_frames, grpc_status, oip_grpc
@@ -152,7 +151,6 @@ class _InferStream:
     def __init__(self, services: Services, codec: Codec, headers: Headers, send: Send) -> None:
         self._services = services
         self._codec = codec
-        self._headers = headers
         self._send = send
         self._sending = asyncio.Lock()
         self._room = asyncio.Semaphore(_MAX_REQUESTS)
@@ -222,10 +220,7 @@ class _InferStream:
             failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
             await self._tell(oip_grpc.stream_error(failure, client_id), 30.0)
         finally:
-            if exchange is not None:
-                self._services.records.record(chain.record(exchange, failure))
-            elif failure is not None:
-                self._services.records.record(chain.record_unrouted(_PROTOCOL, failure, request_id, started))
+            self._services.records.ended(exchange, _PROTOCOL, failure, request_id, started)
 
     def _exchange(self, message: Any, started: float, request_id: str) -> Exchange:
         deployment = self._services.router.find(message.model_name, message.model_version)

@@ -209,9 +209,7 @@ class InferenceApp:
     ) -> None:
         if exchange is not None:
             exchange.bytes_out = sent
-            self._services.records.record(chain.record(exchange, failure))
-        elif failure is not None:
-            self._services.records.record(chain.record_unrouted(name, failure, request_id, started))
+        self._services.records.ended(exchange, name, failure, request_id, started)
 
     async def _send(self, send: Send, reply: Reply, headers: Headers, request_id: str) -> None:
         body = reply.body

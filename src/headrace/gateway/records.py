@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from headrace.core.errors import HeadraceError
 from headrace.core.requests import RequestRecord
+from headrace.pipeline import chain
+from headrace.pipeline.chain import Exchange
 from headrace.telemetry.metrics import Refusal
 from headrace.telemetry.recording import RequestRecorder
 
@@ -29,6 +32,15 @@ class Records:
             ring.append(record)
         else:
             self._recorder.dropped(1)
+
+    def ended(
+        self, exchange: Exchange | None, protocol: str, failure: HeadraceError | None, request_id: str, started: float
+    ) -> None:
+        """Record a request that has ended; ``exchange`` is None when it failed before it had a deployment."""
+        if exchange is not None:
+            self.record(chain.record(exchange, failure))
+        elif failure is not None:
+            self.record(chain.record_unrouted(protocol, failure, request_id, started))
 
     def flush(self) -> None:
         """Hand everything to the observers."""

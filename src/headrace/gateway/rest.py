@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from headrace.core import errors, release
@@ -12,7 +11,6 @@ from headrace.gateway.state import ServerState
 from headrace.protocols import http_status, kserve_v1, oip_documents
 from headrace.protocols.paths import Match, Operation
 from headrace.protocols.protocol import Reply
-from headrace.telemetry import statistics
 
 
 class RestOperations:
@@ -111,14 +109,7 @@ class RestOperations:
     # --- statistics ---
 
     async def _all_statistics(self, match: Match, body: bytes) -> Reply:
-        return await self._statistics(self._state.models())
+        return http_status.json_reply(await self._state.statistics())
 
     async def _model_statistics(self, match: Match, body: bytes) -> Reply:
-        self._services.router.find(match.model, match.version)
-        models = [m for m in self._state.models() if m[0] == match.model and match.version in ("", m[1])]
-        return await self._statistics(models)
-
-    async def _statistics(self, models: list[tuple[str, str]]) -> Reply:
-        self._services.records.flush()
-        document = await asyncio.to_thread(statistics.render, self._services.metrics_directory, models)
-        return http_status.json_reply(document)
+        return http_status.json_reply(await self._state.statistics(match.model, match.version))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +16,13 @@ from headrace.telemetry.tracing import RequestIds
 
 @dataclass(slots=True)
 class Services:
-    """``clock`` is monotonic seconds. ``draining``: report not-ready, ask clients to leave, serve on."""
+    """``draining``: report not-ready, ask clients to leave, serve on."""
 
     settings: GatewaySettings
     router: Router
     records: Records
     offload: Offload
     metrics_directory: Path
-    clock: Callable[[], float]
     log: Log
     ids: RequestIds = field(default_factory=RequestIds)
     draining: bool = False

@@ -1,16 +1,21 @@
-"""What this gateway truly knows about readiness: the route table, and which replicas it is connected to."""
+"""What this gateway knows: about readiness, the route table and the replicas it is connected to; statistics of all
+gateways."""
 
 from __future__ import annotations
+
+import asyncio
+from typing import Any
 
 from headrace.core import errors
 from headrace.gateway.services import Services
 from headrace.pipeline.deployment import Deployment
 from headrace.protocols.kserve_v1 import VersionStatus
 from headrace.protocols.oip_documents import IndexEntry
+from headrace.telemetry import statistics
 
 
 class ServerState:
-    """Questions about readiness, shared by REST and gRPC."""
+    """Questions about models, shared by REST and gRPC."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -63,6 +68,16 @@ class ServerState:
             if not only_ready or state == "READY":
                 entries.append(IndexEntry(name, version, state, reason))
         return entries
+
+    async def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
+        """The document of ``telemetry.statistics`` for these models; empty means all. Raises UnknownModel or
+        NotReady."""
+        services = self._services
+        if name:
+            services.router.find(name, version)
+        models = [m for m in self.models() if name in ("", m[0]) and version in ("", m[1])]
+        services.records.flush()
+        return await asyncio.to_thread(statistics.render, services.metrics_directory, models)
 
 
 def _index_state(deployment: Deployment) -> tuple[str, str]:

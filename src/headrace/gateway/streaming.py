@@ -26,7 +26,7 @@ from headrace.protocols import oip_generate
 from headrace.protocols.protocol import Reply
 
 _GRANT_EVERY = STREAM_CREDIT // 2
-_EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_EVENT_STREAM = [oip_generate.EVENT_STREAM_TYPE, (b"cache-control", b"no-cache")]
 
 
 class ChunkQueue:
