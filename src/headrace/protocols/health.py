@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-from google.protobuf import message
-
-from headrace.core import errors
+from headrace.protocols import grpc_messages
 from headrace.protocols.proto import health_pb2
 
 SERVICE = "grpc.health.v1.Health"
@@ -25,10 +23,7 @@ class Serving(IntEnum):
 
 def decode_check(body: bytes) -> str:
     """The service that Check or Watch asks about; empty is the whole server. Raises InvalidInput."""
-    try:
-        return health_pb2.HealthCheckRequest.FromString(body).service
-    except message.DecodeError as error:
-        raise errors.InvalidInput(f"the HealthCheckRequest is malformed: {error}") from None
+    return grpc_messages.parse(health_pb2.HealthCheckRequest, body).service
 
 
 def render_check(status: Serving) -> bytes:

@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from google.protobuf import message
 
 from headrace.core import errors, tensors
 from headrace.core.errors import HeadraceError
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.core.tensors import NUMPY_DTYPES, DType, Tensor
-from headrace.protocols import outputs, raw_tensors, request_parameters
+from headrace.protocols import grpc_messages, outputs, raw_tensors, request_parameters
 from headrace.protocols.proto import open_inference_pb2 as pb
 from headrace.protocols.protocol import Rendering
 
@@ -55,10 +54,7 @@ class Detail(msgspec.Struct, gc=False):
 
 def decode_infer(body: bytes) -> pb.ModelInferRequest:
     """Parse a ModelInferRequest; ``model_name``, ``model_version`` and ``id`` are its fields. Raises InvalidInput."""
-    try:
-        return pb.ModelInferRequest.FromString(body)
-    except message.DecodeError as error:
-        raise errors.InvalidInput(f"the ModelInferRequest is malformed: {error}") from None
+    return grpc_messages.parse(pb.ModelInferRequest, body)
 
 
 def to_request(request: pb.ModelInferRequest, signature: Signature) -> tuple[InferenceRequest, Rendering]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from google.protobuf import json_format, message
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
-from headrace.core import errors
 from headrace.core.models import Signature
-from headrace.protocols import oip_documents
+from headrace.protocols import grpc_messages, oip_documents
 from headrace.protocols.proto import open_inference_pb2 as pb
 from headrace.protocols.proto import pool
 
@@ -25,19 +25,13 @@ METHODS = pool.methods()
 def decode_model(body: bytes) -> tuple[str, str]:
     """Name and version (empty: not given) of a ModelReady, ModelMetadata, ModelConfig or ModelStatistics request,
     which all have the same fields. Raises InvalidInput."""
-    try:
-        request = pb.ModelReadyRequest.FromString(body)
-    except message.DecodeError as error:
-        raise errors.InvalidInput(f"the request message is malformed: {error}") from None
+    request = grpc_messages.parse(pb.ModelReadyRequest, body, "request message")
     return request.name, request.version
 
 
 def decode_index(body: bytes) -> bool:
     """Whether a RepositoryIndexRequest asks for ready models only. Raises InvalidInput."""
-    try:
-        return pb.RepositoryIndexRequest.FromString(body).ready
-    except message.DecodeError as error:
-        raise errors.InvalidInput(f"the RepositoryIndexRequest is malformed: {error}") from None
+    return grpc_messages.parse(pb.RepositoryIndexRequest, body).ready
 
 
 def render_live(live: bool) -> bytes:
@@ -75,5 +69,5 @@ def render_index(entries: Iterable[oip_documents.IndexEntry]) -> bytes:
     return _serialize({"models": oip_documents.repository_index(entries)}, pb.RepositoryIndexResponse())
 
 
-def _serialize(document: dict[str, Any], into: message.Message) -> bytes:
+def _serialize(document: dict[str, Any], into: Message) -> bytes:
     return json_format.ParseDict(document, into).SerializeToString()

@@ -5,9 +5,7 @@ The versions have the same wire format under different package names, so one cod
 
 from __future__ import annotations
 
-from google.protobuf import message
-
-from headrace.core import errors
+from headrace.protocols import grpc_messages
 from headrace.protocols.grpc_status import Code
 from headrace.protocols.proto import pool, reflection_v1_pb2
 
@@ -17,10 +15,7 @@ SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.Serv
 def respond(body: bytes) -> bytes:
     """Answer one ServerReflectionRequest. Unknown names are answered in the message; raises InvalidInput for
     bytes that are no request."""
-    try:
-        request = reflection_v1_pb2.ServerReflectionRequest.FromString(body)
-    except message.DecodeError as error:
-        raise errors.InvalidInput(f"the ServerReflectionRequest is malformed: {error}") from None
+    request = grpc_messages.parse(reflection_v1_pb2.ServerReflectionRequest, body)
     response = reflection_v1_pb2.ServerReflectionResponse(valid_host=request.host, original_request=request)
     match request.WhichOneof("message_request"):
         case "list_services":
