@@ -28,7 +28,7 @@ from headrace.control import plan as planning
 from headrace.control import publish
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
 from headrace.core import errors
-from headrace.core.endpoints import DeploymentSpec
+from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
 from headrace.core.envelope import Splitter, wrap
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
@@ -257,17 +257,23 @@ class Controller:
             if switch.old is not None:
                 self._desired.deployments.pop(switch.old, None)
             del self._switches[endpoint]
-            self._switched.append(events.VersionLoaded(endpoint, spec.version, old.rpartition("@")[2]))
+            self._switched.append(events.VersionLoaded(endpoint, spec.version, endpoint_and_version(old)[1]))
 
     def _reachable(self, spec: DeploymentSpec) -> bool:
         """Every replica is ready and every gateway connected to it: traffic that moves there now meets no gap."""
-        ready = {r.id for r in self._observed.replicas(spec.id) if r.state is ReplicaState.READY}
-        loads = self._gateways.loads.values()
+        ready = self._observed.ready(spec.id)
         return (
             len(ready) >= spec.replicas
-            and len(loads) >= self._settings.gateway.gateways
             and ready <= self._published
-            and all(load.route_version >= self._table.version and ready.isdisjoint(load.unreachable) for load in loads)
+            and self._followed(self._table.version)
+            and all(ready.isdisjoint(load.unreachable) for load in self._gateways.loads.values())
+        )
+
+    def _followed(self, version: int) -> bool:
+        """Every gateway goes by this route table or a newer one."""
+        loads = self._gateways.loads
+        return len(loads) >= self._settings.gateway.gateways and all(
+            load.route_version >= version for load in loads.values()
         )
 
     # --- reconcile ---
@@ -293,28 +299,25 @@ class Controller:
 
     def _idle(self, now: float) -> frozenset[str]:
         """Draining workers whose deployments no gateway uses any more, or that have drained long enough."""
+        draining = [w for w in self._observed.workers.values() if w.stopping_since is not None]
+        if not draining:
+            return frozenset()
+        # A deployment that left the table may still be given what came before, until its gateway drops it.
+        busy = {
+            d.deployment
+            for load in self._gateways.loads.values()
+            for d in load.deployments
+            if d.in_flight or d.deployment not in self._desired.deployments
+        }
+        # A gateway that has just been restarted, or has not found this controller yet, may hold work too.
+        all_reported = self._gateways.connected == frozenset(self._gateways.loads)
         idle = set()
-        for worker in self._observed.workers.values():
-            since = worker.stopping_since
-            if since is None:
-                continue
+        for worker in draining:
             seen = self._drained_at.get(worker.id, 0)
-            # A deployment that left the table may still be given what came before, until its gateway drops it.
-            busy = {
-                d.deployment
-                for load in self._gateways.loads.values()
-                for d in load.deployments
-                if d.in_flight or d.deployment not in self._desired.deployments
-            }
-            # A gateway that has just been restarted, or has not found this controller yet, may hold work too.
-            informed = (
-                all(load.route_version >= seen for load in self._gateways.loads.values())
-                and self._gateways.connected == frozenset(self._gateways.loads)
-                and len(self._gateways.loads) >= self._settings.gateway.gateways
-            )
-            if (seen and informed and not busy & {r.deployment for r in worker.replicas}) or (
-                now - since > _DRAIN_LIMIT_S
-            ):
+            left = seen and all_reported and self._followed(seen)
+            unused = left and busy.isdisjoint(r.deployment for r in worker.replicas)
+            assert worker.stopping_since is not None
+            if unused or now - worker.stopping_since > _DRAIN_LIMIT_S:
                 idle.add(worker.id)
         return frozenset(idle)
 
@@ -395,15 +398,10 @@ class Controller:
 
     def _announce_when_settled(self) -> None:
         """Serving is told once: everything has become ready or failed, and every gateway knows."""
-        if self._announced or not self._inspected:
+        if self._announced or not self._followed(self._table.version):
             return
         settled = all(self._settled(spec) for spec in self._desired.deployments.values())
-        informed = [
-            load
-            for load in self._gateways.loads.values()
-            if load.route_version >= self._table.version and not load.unreachable
-        ]
-        if not settled or len(informed) < self._settings.gateway.gateways:
+        if not settled or any(load.unreachable for load in self._gateways.loads.values()):
             return
         self._announced = True
         self._say(
@@ -418,18 +416,14 @@ class Controller:
 
     def _announce_switches(self) -> None:
         """Once every gateway has moved its traffic: who reads it may rely on it."""
-        loads = self._gateways.loads.values()
-        informed = all(load.route_version >= self._table.version for load in loads)
-        if self._switched and informed and len(loads) >= self._settings.gateway.gateways:
+        if self._switched and self._followed(self._table.version):
             for event in self._switched:
                 self._say(event)
             self._switched.clear()
 
     def _settled(self, spec: DeploymentSpec) -> bool:
-        if self._observed.restarts_of(spec.id).load_failure:
-            return True
-        ready = [r for r in self._observed.replicas(spec.id) if r.state is ReplicaState.READY]
-        return len(ready) >= spec.replicas
+        failed = bool(self._observed.restarts_of(spec.id).load_failure)
+        return failed or len(self._observed.ready(spec.id)) >= spec.replicas
 
     # --- what the supervisor and the gateways say ---
 
@@ -478,7 +472,7 @@ class Controller:
         restarts = self._observed.restarts_of(replica.deployment)
         restarts.load_failure = reason
         restarts.log_tail = trace
-        endpoint, _, version = replica.deployment.rpartition("@")
+        endpoint, version = endpoint_and_version(replica.deployment)
         self._say(events.ModelFailed(endpoint, version, reason, trace))
 
     def _worker_exited(self, report: orders.WorkerExited) -> None:
@@ -499,7 +493,7 @@ class Controller:
                 reason = f"{report.detail} while loading, {restarts.fruitless} times in a row"
                 self._load_failed(replica, reason, report.log_tail)
                 continue
-            endpoint, _, version = replica.deployment.rpartition("@")
+            endpoint, version = endpoint_and_version(replica.deployment)
             self._recorder.restarted(endpoint, version, RestartReason(report.reason))
             self._say(events.ReplicaRestarted(replica.id, report.detail))
 

@@ -67,7 +67,6 @@ class Supervisor:
         self._announced = False
         self._stopping = asyncio.Event()
         self._signals = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life ---
 
@@ -161,8 +160,6 @@ class Supervisor:
         if self._controller is not None:
             ends.append(self._controller.ended)
         await self._wait_for(ends, _CHILD_EXIT_S)
-        for task in self._tasks:
-            task.cancel()
 
     @staticmethod
     async def _wait_for(futures: list[asyncio.Future[int]], timeout: float) -> None:  # noqa: ASYNC109 - a budget

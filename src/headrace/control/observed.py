@@ -62,6 +62,10 @@ class Observed:
     def replicas(self, deployment: str) -> list[ObservedReplica]:
         return [r for w in self.workers.values() for r in w.replicas if r.deployment == deployment]
 
+    def ready(self, deployment: str) -> set[str]:
+        """Ids of its replicas that are ready."""
+        return {r.id for r in self.replicas(deployment) if r.state is ReplicaState.READY}
+
     def restarts_of(self, deployment: str) -> Restarts:
         return self.restarts.setdefault(deployment, Restarts())
 

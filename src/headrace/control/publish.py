@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.control.observed import Desired, Observed, ObservedReplica
-from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec
+from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec, deployment_id
 from headrace.core.models import Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
@@ -69,7 +69,7 @@ def _published(replica: ObservedReplica, draining: bool) -> ReplicaState:
 
 def _failed(endpoint: str, version: str, reason: str) -> DeploymentRoute:
     return DeploymentRoute(
-        id=f"{endpoint}@{version}",
+        id=deployment_id(endpoint, version),
         version=version,
         platform="",
         signature=None,

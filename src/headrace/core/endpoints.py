@@ -57,6 +57,17 @@ class ResourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu: int = 0
 
 
+def deployment_id(endpoint: str, version: str) -> str:
+    """The name of a version under its endpoint, unique on a server."""
+    return f"{endpoint}@{version}"
+
+
+def endpoint_and_version(deployment: str) -> tuple[str, str]:
+    """Both parts of a deployment's id; of an empty one, two empty ones."""
+    endpoint, _, version = deployment.rpartition("@")
+    return endpoint, version
+
+
 class DeploymentSpec(msgspec.Struct, frozen=True):
     """One version served under an endpoint."""
 
@@ -83,4 +94,4 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        return f"{self.endpoint}@{self.version}"
+        return deployment_id(self.endpoint, self.version)

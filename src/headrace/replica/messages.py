@@ -29,7 +29,7 @@ _AFTER_LENGTH = HEADER.size - 4
 HELLO, WELCOME, RUN, RESULT, CHUNK, END, CANCEL, CREDIT, PING, PONG, WITHDRAW = range(1, 12)
 """Kinds of frames on the connections of gateways."""
 
-LOADING, WARMING, READY, LOAD_FAILED, STOP = range(32, 37)
+LOADING, WARMING, READY, LOAD_FAILED = range(32, 36)
 """Kinds of frames between a worker and its supervisor."""
 
 SOLO = 1

@@ -79,7 +79,7 @@ class Worker:
     # --- life ---
 
     def run(self) -> None:
-        """Load everything, then compute until the process is told to stop. Returns only on STOP."""
+        """Load everything, then compute until the process is told to stop."""
         self._control.start()
         for index in range(len(self._spec.replicas)):
             self._load(index)
