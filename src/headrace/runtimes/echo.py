@@ -19,7 +19,7 @@ from headrace.core.models import Artifact, Signature, SlotKind, Slots
 from headrace.core.requests import Parameter
 from headrace.core.tensors import Array
 from headrace.runtimes import options as text_options
-from headrace.runtimes.runtime import Arrays, LoadOptions
+from headrace.runtimes.runtime import Arrays, LoadOptions, Runtime
 
 MAGIC = "headrace-echo 1"
 
@@ -40,7 +40,7 @@ OPTIONS = {
 }
 
 
-class EchoRuntime:
+class EchoRuntime(Runtime):
     def __init__(self, options: Mapping[str, str]) -> None:
         self._delay = text_options.number(options, "delay_ms", 0.0) / 1000
         self._delay_row = text_options.number(options, "delay_row_ms", 0.0) / 1000
@@ -74,12 +74,6 @@ class EchoRuntime:
     def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Iterator[Arrays]:
         for _ in range(self._chunks):
             yield self.predict(inputs, parameters)
-
-    def samples(self) -> Arrays | None:
-        return None
-
-    def close(self) -> None:
-        pass
 
     def _spend(self, seconds: float) -> None:
         if not self._busy:

@@ -21,7 +21,7 @@ from headrace.core.tensors import Array, DType
 from headrace.runtimes import boosting
 from headrace.runtimes import columns as tables
 from headrace.runtimes import options as text_options
-from headrace.runtimes.runtime import Arrays, LoadOptions
+from headrace.runtimes.runtime import Arrays, LoadOptions, Runtime
 
 OPTIONS = {tables.OPTION: "names and datatypes of the columns, for a model trained on a matrix"}
 
@@ -29,7 +29,7 @@ _HEADER_LINE = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
 _CATEGORICAL = re.compile(r"^\[categorical_feature: ([\d,]+)\]$", re.MULTILINE)
 
 
-class LightGBMRuntime:
+class LightGBMRuntime(Runtime):
     """``_read`` makes the matrix of a request, ``_finish`` the outputs of the raw prediction."""
 
     def __init__(self, booster: lightgbm.Booster, options: LoadOptions, classes: Array | None) -> None:
@@ -54,14 +54,8 @@ class LightGBMRuntime:
         raw: Any = self._predict(self._read(inputs), num_threads=self._threads)
         return self._finish(raw)
 
-    def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Any:
-        raise errors.Bug("a LightGBM model does not stream")
-
     def samples(self) -> Arrays | None:
         return self._example
-
-    def close(self) -> None:
-        pass
 
 
 def load(artifact: Artifact, options: LoadOptions) -> LightGBMRuntime:

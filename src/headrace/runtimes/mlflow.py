@@ -52,7 +52,7 @@ def _columns(columns: tuple[mlmodel.Column, ...]) -> tuple[Column, ...]:
     return tuple(Column(c.name, c.dtype, optional=not c.required, kind=c.kind) for c in columns)
 
 
-class PyfuncRuntime:
+class PyfuncRuntime(Runtime):
     """A folder that only MLflow can load. Its columns come from the signature; what it returns is not declared."""
 
     def __init__(self, folder: Path, columns: tuple[mlmodel.Column, ...] | None) -> None:
@@ -79,15 +79,6 @@ class PyfuncRuntime:
 
         frame = pd.DataFrame({c.name: _values(c, inputs[c.name]) for c in self._columns if c.name in inputs})
         return _outputs(self._model.predict(frame))
-
-    def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Any:
-        raise errors.Bug("an MLflow model does not stream")
-
-    def samples(self) -> Arrays | None:
-        return None
-
-    def close(self) -> None:
-        pass
 
 
 def _values(column: Column, array: Array) -> Any:

@@ -21,7 +21,7 @@ from headrace.core.models import Artifact, Signature, Slots, TensorSpec
 from headrace.core.requests import Parameter
 from headrace.core.tensors import NUMPY_DTYPES, Array, DType, as_bytes_elements
 from headrace.runtimes import options as text_options
-from headrace.runtimes.runtime import Arrays, LoadOptions
+from headrace.runtimes.runtime import Arrays, LoadOptions, Runtime
 
 OPTIONS = {
     "providers": "onnxruntime execution providers, by comma; default CPUExecutionProvider",
@@ -52,7 +52,7 @@ _LOG_ERRORS = 3
 _CLOSED = "predict was called on a closed model"
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """A session and what has to be converted on the way in and out."""
 
     def __init__(self, session: onnxruntime.InferenceSession, batchable: bool | None) -> None:
@@ -84,12 +84,6 @@ class OnnxRuntime:
         for index in self._maps:
             values[index] = self._matrix(index, values[index])
         return dict(zip(self._names, values, strict=True))
-
-    def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Any:
-        raise errors.Bug("an ONNX model does not stream")
-
-    def samples(self) -> Arrays | None:
-        return None
 
     def close(self) -> None:
         self._session = None

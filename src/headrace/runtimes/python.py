@@ -18,12 +18,12 @@ from headrace.core.requests import Parameter
 from headrace.core.tensors import Array, DType
 from headrace.runtimes import declarations, options, table
 from headrace.runtimes.model import Model, TensorType
-from headrace.runtimes.runtime import Arrays, LoadOptions
+from headrace.runtimes.runtime import Arrays, LoadOptions, Runtime
 
 T = TypeVar("T")
 
 
-class PythonRuntime:
+class PythonRuntime(Runtime):
     """Calls ``predict`` of a loaded model object with arguments by name."""
 
     def __init__(self, model: Model, declared: declarations.Declared) -> None:

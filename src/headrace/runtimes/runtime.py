@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from headrace.core import errors
 from headrace.core.models import Artifact, Signature, Slots
 from headrace.core.requests import Parameter
 from headrace.core.tensors import Array
@@ -30,8 +31,10 @@ class LoadOptions(msgspec.Struct, frozen=True):
 
 
 class Runtime(Protocol):
-    """A loaded model. Calls come from one thread at a time when ``slots`` is BATCH, from ``slots.count``
-    threads when it is CONCURRENT. ``inputs`` are read-only views that die with the call."""
+    """A loaded model. A subclass answers every request once, has no example and nothing to release, unless it says so.
+
+    Calls come from one thread at a time when ``slots`` is BATCH, from ``slots.count`` threads when it is CONCURRENT.
+    ``inputs`` are read-only views that die with the call."""
 
     platform: str
     signature: Signature
@@ -45,15 +48,15 @@ class Runtime(Protocol):
 
     def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Iterator[Arrays]:
         """Chunks of one request; only called when ``signature.streaming``. Closing the iterator cancels."""
-        ...
+        raise errors.Bug(f"a model of platform {self.platform} does not stream")
 
     def samples(self) -> Arrays | None:
         """One row of example input for warm-up, or None to let the worker make zeros from the signature."""
-        ...
+        return None
 
     def close(self) -> None:
         """Release what was loaded. Called once, after the last call has returned."""
-        ...
+        return None
 
 
 class RuntimeModule(Protocol):

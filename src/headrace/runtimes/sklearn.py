@@ -24,7 +24,7 @@ from headrace.runtimes import columns as tables
 from headrace.runtimes import declarations, sklearn_columns, trust
 from headrace.runtimes import options as text_options
 from headrace.runtimes.columns import Column
-from headrace.runtimes.runtime import Arrays, LoadOptions
+from headrace.runtimes.runtime import Arrays, LoadOptions, Runtime
 
 OPTIONS = {tables.OPTION: "datatypes of the columns, when they cannot be told from the model"}
 
@@ -43,7 +43,7 @@ _SUMMING = (
 Produce = Callable[[Any], list[Any]]
 
 
-class SklearnRuntime:
+class SklearnRuntime(Runtime):
     """``_read`` makes the estimator's input of a request, ``_produce`` the outputs in order."""
 
     def __init__(self, model: Any, options: LoadOptions) -> None:
@@ -68,14 +68,8 @@ class SklearnRuntime:
             for name, dtype, value in zip(self._names, self._dtypes, produced, strict=True)
         }
 
-    def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Any:
-        raise errors.Bug("a scikit-learn model does not stream")
-
     def samples(self) -> Arrays | None:
         return self._example
-
-    def close(self) -> None:
-        pass
 
     def _probe(self, labels: dict[str, tuple[str, ...]]) -> tuple[TensorSpec, ...]:
         """Datatypes and widths of the outputs, from one example row: estimators do not declare them. A model that

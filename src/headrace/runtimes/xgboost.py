@@ -23,7 +23,7 @@ from headrace.core.tensors import Array, DType
 from headrace.runtimes import boosting
 from headrace.runtimes import columns as tables
 from headrace.runtimes import options as text_options
-from headrace.runtimes.runtime import Arrays, LoadOptions
+from headrace.runtimes.runtime import Arrays, LoadOptions, Runtime
 
 OPTIONS = {
     tables.OPTION: "names and datatypes of the columns, for a model trained on a matrix",
@@ -31,7 +31,7 @@ OPTIONS = {
 }
 
 
-class XGBoostRuntime:
+class XGBoostRuntime(Runtime):
     """``_read`` makes the matrix of a request, ``_finish`` the outputs of the raw prediction [n, groups]."""
 
     def __init__(self, booster: xgboost.Booster, options: LoadOptions, classes: Array | None) -> None:
@@ -59,14 +59,8 @@ class XGBoostRuntime:
     def predict(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Arrays:
         return self._finish(self._raw(self._read(inputs)))
 
-    def stream(self, inputs: Mapping[str, Array], parameters: Mapping[str, Parameter]) -> Any:
-        raise errors.Bug("an XGBoost model does not stream")
-
     def samples(self) -> Arrays | None:
         return self._example
-
-    def close(self) -> None:
-        pass
 
     def _raw_function(self, booster: xgboost.Booster) -> Callable[[Array], Array]:
         iterations = self._iterations
