@@ -82,6 +82,11 @@ class StreamPool:
                     self._free_slots.append(slot)
                 self._running.pop((call.connection.id, call.head.batch), None)
 
+    def busy(self, runtime: Runtime) -> bool:
+        """Whether a call of this runtime has not ended."""
+        with self._lock:
+            return any(call.runtime is runtime for call in self._running.values())
+
     def cancel(self, connection: int, batch: int) -> None:
         with self._lock:
             call = self._running.get((connection, batch))
@@ -137,7 +142,7 @@ class ConcurrentCall:
     ) -> None:
         self.connection = connection
         self.head = head
-        self._runtime = runtime
+        self.runtime = runtime
         self._inputs = inputs
         self._stream = stream
         self._credit = head.credit
@@ -166,10 +171,10 @@ class ConcurrentCall:
             return
         activity.began()
         computed = execution.run_batch(
-            self._runtime, self._inputs, self.head.rows, self.head.parameters, idempotent=self.head.idempotent
+            self.runtime, self._inputs, self.head.rows, self.head.parameters, idempotent=self.head.idempotent
         )
         try:
-            heads, parts = pack(self._runtime, computed.outputs, self.head.tensors)
+            heads, parts = pack(self.runtime, computed.outputs, self.head.tensors)
         except errors.HeadraceError as error:
             heads, parts = [], []
             computed.failures = [execution.failure(index, error) for index in range(len(self.head.rows))]
@@ -194,7 +199,7 @@ class ConcurrentCall:
         if self._cancelled:
             raise errors.Cancelled("cancelled before it began")
         activity.began()
-        chunks = iter(self._runtime.stream(inputs, parameters))
+        chunks = iter(self.runtime.stream(inputs, parameters))
         try:
             while True:
                 # A stream may last: what can hang is the making of one chunk.
@@ -204,7 +209,7 @@ class ConcurrentCall:
                 if outputs is _NO_MORE:
                     return
                 self._wait_for_credit()
-                self._send_chunk(execution.checked(self._runtime.signature, outputs, 1))
+                self._send_chunk(execution.checked(self.runtime.signature, outputs, 1))
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
@@ -219,7 +224,7 @@ class ConcurrentCall:
             self._credit -= 1
 
     def _send_chunk(self, outputs: Arrays) -> None:
-        heads, parts = pack(self._runtime, outputs, self.head.tensors)
+        heads, parts = pack(self.runtime, outputs, self.head.tensors)
         head = messages.ChunkHead(self.head.batch, heads)
         if not self.connection.send([messages.frame(messages.CHUNK, head, messages.total_bytes(heads)), *parts]):
             raise errors.Cancelled("the gateway went away")

@@ -155,4 +155,6 @@ class Model:
         raise NotImplementedError(f"{type(self).__name__} has no predict method")
 
     def close(self) -> None:
-        """Release what ``load`` took. Called once, after the last ``predict``."""
+        """Release what ``load`` took: called once, after the last ``predict``, when the process is asked to stop.
+
+        It has a few seconds; a process that dies or has to be killed does not come here."""

@@ -56,7 +56,7 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Release what was loaded. Called once, after the last call has returned."""
-        return None
+        return
 
 
 class RuntimeModule(Protocol):

@@ -12,9 +12,8 @@ import pytest
 
 from headrace.core import errors
 from headrace.core.calls import Batch
-from headrace.replica import messages, status_page, worker
+from headrace.replica import messages, status_page
 from headrace.replica.messages import TensorHead
-from headrace.replica.worker import Waiting
 from tests import workers
 from tests.fakes import until
 from tests.workers import Gateway, Reader, RunningWorker, answer, call, echo, python_model, running
@@ -400,24 +399,6 @@ def test_warm_up_times_samples_and_survives_a_model_that_refuses_them(tmp_path: 
     scenario(test)
 
 
-def waiting(rows: list[int], *, limit: int = 8, flags: int = 0, replica: int = 0) -> Waiting:
-    array = np.arange(sum(rows), dtype=np.float32)[:, None]
-    head = messages.RunHead(1, rows, [TensorHead("x", "FP32", array.shape, array.nbytes)], {}, limit, True)
-    frame = messages.Frame(messages.RUN, flags, replica, b"", b"")
-    return Waiting(None, frame, head, [array])  # type: ignore[arg-type]
-
-
-def test_split_gives_every_batch_its_rows_and_failures() -> None:
-    group = [waiting([1, 2]), waiting([0]), waiting([1, 1])]
-    failures = [messages.CallFailure(1, "model_raised", "a"), messages.CallFailure(4, "model_raised", "b")]
-    computed = worker.execution.Computed({"y": np.array([10, 20])}, failures, 5)
-    parts = worker._split(group, computed)
-    assert [p.outputs["y"].tolist() for p in parts] == [[10], [], [20]]
-    assert [[(f.index, f.message) for f in p.failures] for p in parts] == [[(1, "a")], [], [(1, "b")]]
-    nothing = worker.execution.Computed({}, [messages.CallFailure(i, "bug", "") for i in range(5)], 5)
-    assert [p.outputs for p in worker._split(group, nothing)] == [{}, {}, {}]
-
-
 @pytest.mark.parametrize("joined", [False, True])
 def test_withdrawn_calls_of_a_batch_that_waits_are_not_computed(tmp_path: Path, joined: bool) -> None:
     """Whether the frame was read before the word came, or still lay in the socket while the model ran: it always does
@@ -457,5 +438,52 @@ def predict(self, x: headrace.Float32[1]) -> {"y": headrace.Float32[1]}:
             assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1", "2", "4", "7"]
             one.close()
             two.close()
+
+    scenario(test)
+
+
+def test_asked_to_stop_closes_models_and_ends(tmp_path: Path) -> None:
+    """One that raises hinders nobody; a call that still runs in a thread keeps its model open."""
+    body = """
+def predict(self, x: headrace.Float32) -> {"y": headrace.Float32}:
+    return {"y": x}
+
+def close(self):
+    print("closed", flush=True)
+    raise RuntimeError("cannot")
+"""
+
+    async def test() -> None:
+        async with running(tmp_path, python_model(tmp_path, body), echo(tmp_path)) as process:
+            await process.ready(2)
+            process.supervisor.send([b"\0"])
+            assert await process.exit_code() == 0
+            assert process.log().splitlines().count("closed") == 1
+            assert "closing m@1#0 failed (RuntimeError: cannot)" in process.log()
+
+    scenario(test)
+
+
+def test_model_that_still_streams_is_not_closed(tmp_path: Path) -> None:
+    body = """
+def predict(self, x: headrace.Float32) -> {"y": headrace.Float32}:
+    yield {"y": x}
+    time.sleep(600)
+
+def close(self):
+    print("closed", flush=True)
+"""
+
+    async def test() -> None:
+        async with running(tmp_path, python_model(tmp_path, body)) as process:
+            await process.ready()
+            handle = await process.connect(Gateway())
+            reader = Reader()
+            handle.start_stream(call(1), reader, 4, idempotent=True)
+            await asyncio.wait_for(reader.chunks.get(), 10.0)
+            process.supervisor.send([b"\0"])
+            assert await process.exit_code() == 0
+            assert "closed" not in process.log()
+            handle.close()
 
     scenario(test)
