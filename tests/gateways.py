@@ -4,7 +4,7 @@ compute in Python. Spoken to through httpx, or message by message where the tran
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,25 @@ class Gateway:
 
     def close(self) -> None:
         self.services.offload.close()
+
+
+def run(
+    tmp_path: Path, test: Callable[[Gateway], Awaitable[None]], settings: GatewaySettings | None = None, logged: int = 0
+) -> None:
+    """Run a test with a gateway, which holds nothing afterwards and has logged so many lines."""
+
+    async def scenario() -> None:
+        gateway = Gateway(tmp_path, settings)
+        try:
+            await asyncio.wait_for(test(gateway), 30.0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            gateway.assert_nothing_held()
+            assert len(gateway.logged) == logged, gateway.logged
+        finally:
+            gateway.close()
+
+    asyncio.run(scenario())
 
 
 class QuietLog(Log):

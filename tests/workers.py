@@ -30,7 +30,7 @@ from headrace.replica.connection import Connection
 from headrace.replica.handle import ReplicaHandle
 from headrace.replica.messages import ResultHead
 from headrace.replica.spec import ReplicaSpec, WorkerSpec
-from headrace.runtimes import trust
+from headrace.runtimes import digest, trust
 from headrace.runtimes.runtime import LoadOptions
 
 TOKEN = "a token"
@@ -41,7 +41,7 @@ def echo(directory: Path, **options: object) -> Artifact:
     """An echo model with these options."""
     path = directory / f"echo-{len(list(directory.iterdir()))}.echo"
     path.write_text("headrace-echo 1\n" + "".join(f"{k}={v}\n" for k, v in options.items()))
-    return Artifact(str(path), Format.ECHO, "echo", "sha256:echo")
+    return Artifact(str(path), Format.ECHO, "echo", digest.of_file(path))
 
 
 def python_model(directory: Path, body: str) -> Artifact:

@@ -3,6 +3,7 @@ carry the same ``xdist_group``, so that a parallel run starts it once."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,11 @@ _ROOT = str(Path(__file__).parents[2])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
+from headrace.runtimes import table, trust  # noqa: E402
+from headrace.runtimes.inspect import inspect  # noqa: E402
+from headrace.runtimes.runtime import LoadOptions, Runtime  # noqa: E402
 from tests import models  # noqa: E402
+from tests.acceptance.clients.callers import Callers  # noqa: E402
 from tests.serving import Served, served  # noqa: E402
 
 TALKER = '''\
@@ -144,3 +149,17 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ) as server:
         yield server
         no_bugs(server.log())
+
+
+@pytest.fixture(scope="module")
+def callers(zoo: Served) -> Iterator[Callers]:
+    made = Callers(zoo.address)
+    yield made
+    made.close()
+
+
+@functools.cache
+def runtime(kind: str) -> Runtime:
+    """The same artifact in this process, never batched."""
+    artifact = inspect(models.build(kind))
+    return table.load(artifact, LoadOptions(options={trust.OPTION: "yes"}))

@@ -6,9 +6,7 @@ Equal means: bit-identical for integers, strings, labels and trees; rtol 1e-5 an
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.replica import execution
-from headrace.runtimes import table, trust
-from headrace.runtimes.inspect import inspect
-from headrace.runtimes.runtime import LoadOptions, Runtime
 from tests import models
 from tests.acceptance.clients.callers import Arrays, Callers, Failed, Specs
 from tests.acceptance.clients.metrics import counts
-from tests.acceptance.conftest import ZOO_BATCH
+from tests.acceptance.conftest import ZOO_BATCH, runtime
 from tests.serving import Served, eventually
 
 pytestmark = pytest.mark.xdist_group("zoo")
@@ -51,20 +46,6 @@ REQUESTS = st.lists(
 EXAMPLES = settings(
     max_examples=5, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@pytest.fixture(scope="module")
-def callers(zoo: Served) -> Iterator[Callers]:
-    made = Callers(zoo.address)
-    yield made
-    made.close()
-
-
-@functools.cache
-def runtime(kind: str) -> Runtime:
-    """The same artifact in this process, never batched."""
-    artifact = inspect(models.build(kind))
-    return table.load(artifact, LoadOptions(options={trust.OPTION: "yes"}))
 
 
 def alone(kind: str, inputs: Arrays, rows: int) -> Arrays:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shutil
@@ -18,12 +17,10 @@ import numpy as np
 import pytest
 
 from headrace.replica import execution
-from headrace.runtimes import table, trust
 from headrace.runtimes.inspect import inspect
-from headrace.runtimes.runtime import LoadOptions, Runtime
 from tests import models
 from tests.acceptance.clients.callers import Callers, Failed
-from tests.acceptance.conftest import ZOO
+from tests.acceptance.conftest import ZOO, runtime
 from tests.serving import Event, Served, served
 
 in_zoo = pytest.mark.xdist_group("zoo")
@@ -31,18 +28,6 @@ in_formats = pytest.mark.xdist_group("formats")
 
 
 # --- every kind ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def callers(zoo: Served) -> Iterator[Callers]:
-    made = Callers(zoo.address)
-    yield made
-    made.close()
-
-
-@functools.cache
-def runtime(kind: str) -> Runtime:
-    return table.load(inspect(models.build(kind)), LoadOptions(options={trust.OPTION: "yes"}))
 
 
 @in_zoo

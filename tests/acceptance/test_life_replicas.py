@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from tests import models
 from tests.acceptance import saboteurs
 from tests.acceptance.load import Answer, Load, ask, output
 from tests.acceptance.processes import pids
@@ -127,3 +128,19 @@ def test_a_replica_that_dies_between_requests_comes_back_by_itself(tmp_path: Pat
         victim.kill()
         eventually(lambda: len(pids(server, "replica.worker") - {victim.pid}) == 2 and ready_replicas(server) == 2)
         assert len(before & pids(server, "replica.worker")) == 1
+
+
+def test_a_model_file_that_was_overwritten_is_not_served_under_the_old_version(tmp_path: Path) -> None:
+    """A replica that starts again refuses it, and says why; the one that runs serves on."""
+    path = models.build("onnx", tmp_path / "model")
+    body = {"inputs": [{"name": "X", "shape": [1, 30], "datatype": "FP32", "data": [1.0] * 30}]}
+    with served(f"m={path}", "--replicas", "2", directory=tmp_path / "run") as server:
+        right = httpx.post(f"{server.url}/v2/models/m/infer", json=body).raise_for_status().json()["outputs"]
+        path.write_bytes(models.build("onnx-regression").read_bytes())
+        server.children("replica.worker")[0].kill()
+        failed = server.wait_event("ModelFailed")
+        assert "changed after it was inspected" in failed["reason"]
+        assert ready_replicas(server) == 1
+        for _ in range(20):
+            again = httpx.post(f"{server.url}/v2/models/m/infer", json=body).raise_for_status().json()
+            assert again["outputs"] == right

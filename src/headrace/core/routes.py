@@ -70,6 +70,3 @@ class RouteTable(msgspec.Struct, frozen=True):
     endpoints: tuple[EndpointRoute, ...]
     gateways: int = 1
     """How many gateways share the global limits."""
-
-
-EMPTY = RouteTable(version=0, epoch=0, endpoints=())

@@ -46,8 +46,8 @@ class ControlThread(threading.Thread):
         self._fresh: dict[int, tuple[Connection, float]] = {}
         self._connections: dict[int, Connection] = {}
         self.stopping = threading.Event()
-        self.loading = True
-        """The main thread loads models, so nothing is being computed."""
+        self.loading = False
+        """The main thread loads a model, which cannot be interrupted: asked to stop, the process ends."""
         self._listener = socket.socket(socket.AF_UNIX)
         Path(spec.socket_path).unlink(missing_ok=True)
         self._listener.bind(spec.socket_path)

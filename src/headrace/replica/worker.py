@@ -34,7 +34,7 @@ from headrace.replica.spec import WorkerSpec
 from headrace.replica.status_page import StatusPageWriter
 from headrace.replica.waiting import Waiting, compatible, join, split, withdrawn
 from headrace.replica.warm_up import warm_up
-from headrace.runtimes import table
+from headrace.runtimes import digest, table
 from headrace.runtimes.runtime import Runtime
 
 
@@ -68,7 +68,6 @@ class Worker:
         self._control.start()
         for index in range(len(self._spec.replicas)):
             self._load(index)
-        self._control.loading = False
         while not self._control.stopping.is_set():
             # One look at the sockets per batch: what arrived while the model ran can join the next one.
             self._gather(0.0 if self._waiting else None)
@@ -87,14 +86,27 @@ class Worker:
                 sys.stderr.write(f"closing {spec.id} failed ({type(error).__name__}: {error})\n")
 
     def _load(self, index: int) -> None:
+        if self._control.stopping.is_set():
+            return
+        self._control.loading = True
+        try:
+            ready = self._load_and_warm_up(index)
+        finally:
+            self._control.loading = False
+        if ready is not None:
+            # Whoever reads this may ask the worker to stop at once, and its models to be closed.
+            self._tell(messages.READY, ready, index)
+
+    def _load_and_warm_up(self, index: int) -> messages.ReadyHead | None:
         spec = self._spec.replicas[index]
         self._tell(messages.LOADING, messages.Empty(), index)
         started = time.monotonic()
         try:
+            digest.require_unchanged(spec.artifact)
             runtime = table.load(spec.artifact, spec.options)
         except execution.Raised as error:
             self._report_failure(index, error)
-            return
+            return None
         loaded = time.monotonic()
         self._tell(messages.WARMING, messages.Empty(), index)
         timings = warm_up(runtime, spec, self._page) if spec.warmup else []
@@ -108,7 +120,7 @@ class Worker:
             load_seconds=loaded - started,
             warmup_seconds=time.monotonic() - loaded,
         )
-        self._tell(messages.READY, messages.ReadyHead(model, timings), index)
+        return messages.ReadyHead(model, timings)
 
     def _report_failure(self, index: int, error: BaseException) -> None:
         trace = traceback.format_exc()

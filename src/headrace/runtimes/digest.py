@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from headrace.core import errors
+from headrace.core.models import Artifact, Format
+from headrace.runtimes import onnx_file
 
 MAX_FILES = 20_000
 """Files in a folder that is one artifact; more means that the path is not a model."""
@@ -42,6 +44,30 @@ def of_folder(folder: Path) -> str:
         if len(files) > MAX_FILES:
             raise errors.InvalidInput(f"{folder} holds more than {MAX_FILES} files: is it a model?")
     return of_files(folder, files)
+
+
+def require_unchanged(artifact: Artifact) -> None:
+    """Make sure that an artifact is still what ``inspect`` saw: a version is one content, whenever a replica loads it.
+
+    A Python file is left out: replicas run the copy that was kept of it. Raises LoadFailed when it has changed."""
+    if artifact.format is Format.PYTHON:
+        return
+    now = _of_artifact(artifact)
+    if now != artifact.digest:
+        raise errors.LoadFailed(
+            f"{artifact.path} changed after it was inspected: it is {now} now, this version is {artifact.digest}. "
+            "Put the old one back, or start headrace serve again to serve what is there"
+        )
+
+
+def _of_artifact(artifact: Artifact) -> str:
+    path = Path(artifact.path)
+    if path.is_dir():
+        return of_folder(path)
+    require_file(path)
+    if artifact.format is Format.ONNX and (weights := onnx_file.weights_of(path)):
+        return of_files(path.parent, [path, *weights])
+    return of_file(path)
 
 
 def require_file(path: Path) -> os.stat_result:

@@ -6,8 +6,10 @@ Field numbers are those of ModelProto, GraphProto and TensorProto in the ONNX sp
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from headrace.core import errors
 
@@ -87,6 +89,18 @@ def external_files(buffer: Buffer) -> list[str]:
         if location.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", location) or "\0" in location:
             raise errors.InvalidInput(f"this ONNX file keeps weights outside its folder: {location!r}")
     return sorted(found)
+
+
+def weights_of(path: Path) -> list[Path]:
+    """The files beside an ONNX file that hold its weights."""
+    if path.stat().st_size == 0:
+        return []
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as buffer,
+    ):
+        return [path.parent / name for name in external_files(buffer)]
 
 
 def _locations(buffer: Buffer) -> set[str]:

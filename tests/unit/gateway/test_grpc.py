@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,7 +23,7 @@ from headrace.protocols.grpc_status import Code
 from headrace.protocols.proto import health_pb2, reflection_v1_pb2
 from headrace.protocols.proto import open_inference_pb2 as pb
 from tests.fakes import ROWS, deployment_route, until
-from tests.gateways import Exchange, Gateway
+from tests.gateways import Exchange, Gateway, run
 
 SERVICE = "/inference.GRPCInferenceService"
 HEADERS = {"content-type": "application/grpc", "te": "trailers"}
@@ -48,23 +48,6 @@ def call(gateway: Gateway, method: str, message: bytes = b"", **headers: str) ->
 def values(message: bytes) -> list[float]:
     response = pb.ModelInferResponse.FromString(message)
     return np.frombuffer(response.raw_output_contents[0], np.float32).tolist()  # type: ignore[no-any-return]
-
-
-def run(
-    tmp_path: Path, test: Callable[[Gateway], Awaitable[None]], settings: GatewaySettings | None = None, logged: int = 0
-) -> None:
-    async def scenario() -> None:
-        gateway = Gateway(tmp_path, settings)
-        try:
-            await asyncio.wait_for(test(gateway), 30.0)
-            for _ in range(20):
-                await asyncio.sleep(0)
-            gateway.assert_nothing_held()
-            assert len(gateway.logged) == logged, gateway.logged
-        finally:
-            gateway.close()
-
-    asyncio.run(scenario())
 
 
 # --- unary ---

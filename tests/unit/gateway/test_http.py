@@ -18,7 +18,7 @@ from headrace.core import errors
 from headrace.core.models import Signature
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import Outcome
-from headrace.core.routes import EMPTY
+from headrace.core.routes import RouteTable
 from headrace.core.tensors import DType, Tensor
 from headrace.gateway.settings import GatewaySettings
 from tests import fakes
@@ -203,7 +203,7 @@ def test_before_the_first_route_table_nothing_is_known(tmp_path: Path) -> None:
         assert (await client.get("/v2/health/ready")).status_code == 503
         assert (await client.get("/v2/health/live")).status_code == 200
         assert (await client.post(INFER, json=request(1))).status_code == 503
-        assert gateway.services.router.apply(EMPTY) is False
+        assert gateway.services.router.apply(RouteTable(0, 0, ())) is False
 
     run(tmp_path, test)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,7 +19,7 @@ from headrace.core.requests import Outcome
 from headrace.core.tensors import DType, Tensor
 from headrace.pipeline.deployment import STREAM_CREDIT
 from tests.fakes import ROWS, until
-from tests.gateways import Exchange, Gateway
+from tests.gateways import Exchange, Gateway, run
 
 STREAM = "/v2/models/m/generate_stream"
 STREAMING = msgspec.structs.replace(ROWS, streaming=True)
@@ -47,21 +47,6 @@ def events(going: Exchange) -> list[Any]:
     parts = going.content.split(b"\n\n")
     assert parts[-1] == b""
     return [json.loads(p.removeprefix(b"data: ")) for p in parts[:-1]]
-
-
-def run(tmp_path: Path, test: Callable[[Gateway], Awaitable[None]], logged: int = 0) -> None:
-    async def scenario() -> None:
-        gateway = Gateway(tmp_path)
-        try:
-            await asyncio.wait_for(test(gateway), 30.0)
-            for _ in range(20):
-                await asyncio.sleep(0)
-            gateway.assert_nothing_held()
-            assert len(gateway.logged) == logged, gateway.logged
-        finally:
-            gateway.close()
-
-    asyncio.run(scenario())
 
 
 def streaming(gateway: Gateway, chunks: Callable[[list[Any]], Any], **route: Any) -> Any:
