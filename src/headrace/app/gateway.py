@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 
 from headrace.app import listening, roles, serving
+from headrace.gateway.gauges import Gauges
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Observer, Records
@@ -53,6 +54,7 @@ class Gateway:
         )
         self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))
         self._ticks = 0
+        self._gauges = Gauges(self._recorder, self._services)
 
     def _observers(self) -> list[Observer]:
         if not self._role.settings.access_log:
@@ -107,19 +109,7 @@ class Gateway:
         self._ticks += 1
         if self._ticks % _FLUSH_EVERY == 0:
             self._services.records.flush()
-            self._set_gauges()
-
-    def _set_gauges(self) -> None:
-        recorder = self._recorder
-        recorder.set_route_version(self._services.router.table_version)
-        for deployment in self._services.router.deployments():
-            model, version = deployment.endpoint, deployment.route.version
-            recorder.set_queue(model, version, deployment.queue.count, deployment.queue.rows)
-            in_flight = sum(len(b.calls) for r in deployment.replicas for b in r.batches.values())
-            recorder.set_in_flight(model, version, in_flight)
-            recorder.set_batch_limit(model, version, deployment.decision.limit)
-        for (model, version), count in self._services.open_streams.items():
-            recorder.set_open_streams(model, version, count)
+            self._gauges.set()
 
 
 def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from dataclasses import dataclass
 
 MAX_REQUEST_ID = 128
 """Characters of a caller's id; longer ones are replaced."""
@@ -50,31 +49,6 @@ class RequestIds:
         self._prefix = f"{noise[:8]}-{noise[8:12]}-{noise[12:16]}-{noise[16:]}-"
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
-    """A caller's place in a trace. Ids are lower-case hexadecimal."""
-
-    trace_id: str
-    span_id: str
-    sampled: bool
-
-    def traceparent(self) -> str:
-        """The header value that hands this context on."""
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
-
-    def child(self, span_id: str) -> TraceContext:
-        """The same trace, from the span ``span_id`` on."""
-        return TraceContext(self.trace_id, span_id, self.sampled)
-
-
-def parse_traceparent(header: bytes) -> TraceContext | None:
-    """Read a ``traceparent`` value; None when it is not valid and so has to be ignored."""
-    if not _is_valid(header):
-        return None
-    text = header.decode("ascii")
-    return TraceContext(text[3:35], text[36:52], bool(int(text[53:55], 16) & 1))
-
-
 def _is_valid(header: bytes) -> bool:
     fixed = header[:_TRACEPARENT_BYTES]
     if len(fixed) < _TRACEPARENT_BYTES or fixed.translate(None, _HEX) != b"---":
@@ -85,22 +59,3 @@ def _is_valid(header: bytes) -> bool:
         return False
     # Versions above 00 may carry more after another dash; 00 may not.
     return len(header) == _TRACEPARENT_BYTES or (fixed[:2] != b"00" and header[_TRACEPARENT_BYTES] == _DASH)
-
-
-def new_context(*, sampled: bool = False) -> TraceContext:
-    """The beginning of a new trace."""
-    return TraceContext(_nonzero(16), _nonzero(8), sampled)
-
-
-def new_span_id() -> str:
-    return _nonzero(8)
-
-
-def _nonzero(size: int) -> str:
-    while not int(drawn := secrets.token_hex(size), 16):  # all zeros means "no id" in the specification
-        pass
-    return drawn
-
-
-request_id = RequestIds().request_id
-"""``request_id(header, traceparent) -> str`` with a prefix that this process drew when it imported this module."""
