@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from benchmarks import dialects, environments
 from benchmarks.assets import Assets, Sample
@@ -64,6 +65,8 @@ class Served:
     launch: Launch
     server: Running
     start_seconds: float = 0.0
+    unanswered: int = 0
+    """Calls of the probe that a peer left without an answer."""
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
 
     @property
@@ -102,6 +105,16 @@ class Served:
         rows, right = contender.sample.rows[index : index + 1], contender.sample.outputs[index : index + 1]
         got = dialects.grpc_infer(client, contender.endpoint, rows, contender.output)
         dialects.check(got, right, f"{contender.name} gRPC")
+
+    def probe_grpc(self, client: InferenceServerClient, first: int = 0) -> None:
+        """``check_grpc`` beside a load. A call that a peer loses is counted and does not end the row: the peer is
+        measured for what it answers. Ours must answer all."""
+        try:
+            self.check_grpc(client, first)
+        except InferenceServerException as error:
+            if self.contender.environment is None or error.status() != "StatusCode.DEADLINE_EXCEEDED":
+                raise
+            self.unanswered += 1
 
     @contextlib.contextmanager
     def grpc_client(self) -> Iterator[InferenceServerClient]:

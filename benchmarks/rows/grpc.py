@@ -23,7 +23,7 @@ def run(bench: Bench) -> dict[str, Any]:
         with (
             contenders.serve(contender, bench.folder("grpc", contender.name)) as served,
             served.grpc_client() as client,
-            ValueProbe(lambda i, served=served, client=client: served.check_grpc(client, i)),  # type: ignore[misc]
+            ValueProbe(lambda i, served=served, client=client: served.probe_grpc(client, i)),  # type: ignore[misc]
         ):
             message = dialects.grpc_message(contender.endpoint, contender.sample.rows[:1])
             body = bench.grpc_body(served.launch.folder, message)
@@ -36,5 +36,6 @@ def run(bench: Bench) -> dict[str, Any]:
                 bench.say(
                     f"round {round_number + 1} {contender.name:22} {shape:5} {result.per_second:8.0f}/s"
                     f"  mean {result.mean_us / 1e3:.2f} ms  failed {result.failed}"
+                    + (f"  calls of the probe without an answer {served.unanswered}" if served.unanswered else "")
                 )
     return results

@@ -26,7 +26,7 @@ def run(bench: Bench) -> dict[str, Any]:
         with (
             contenders.serve(contender, bench.folder("images", contender.name)) as served,
             served.grpc_client() as client,
-            ValueProbe(lambda i, s=served, c=client: s.check_grpc(c, i), interval=0.2),  # type: ignore[misc]
+            ValueProbe(lambda i, s=served, c=client: s.probe_grpc(c, i), interval=0.2),  # type: ignore[misc]
         ):
             found = {f"{contender.name} gRPC": _grpc(bench, served)}
             if contender.environment is None:
