@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from time import monotonic
@@ -15,7 +16,7 @@ import h2corn
 import msgspec
 import uvloop
 
-from headrace.app import listening, roles, serving
+from headrace.app import last_bytes, listening, roles, serving
 from headrace.gateway.gauges import Gauges
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
@@ -82,15 +83,15 @@ class Gateway:
         if following in done:
             # It never ends by itself: say why, and let the supervisor start a gateway that follows.
             following.result()
-        if stopping in done:
-            await self._drain(server)
+        held = await self._drain(server) if stopping in done else []
         await served
+        await last_bytes.let_go(held)
         following.cancel()
         self._services.records.flush()
         self._follower.close()
         self._services.offload.close()
 
-    async def _drain(self, server: h2corn.Server) -> None:
+    async def _drain(self, server: h2corn.Server) -> list[socket.socket]:
         """Not ready → wait for balancers to notice → no new connections → finish what was accepted.
 
         The supervisor ends the arrival of connections after the delay, for all gateways at once; every answer carries
@@ -99,7 +100,9 @@ class Gateway:
         self._recorder.set_draining(True)
         await asyncio.sleep(self._role.settings.drain_delay_s + listening.LINGER_S)
         self._services.closing.set()
+        held = last_bytes.hold(self._services.last_clients)
         server.shutdown()
+        return held
 
     def _tick(self) -> None:
         """The one coarse timer: deadlines every tick, bulk work now and then."""

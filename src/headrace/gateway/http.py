@@ -67,8 +67,8 @@ class InferenceApp:
             return
         started = monotonic()
         headers: Headers = dict(scope["headers"])
-        if self._services.draining and scope["http_version"].startswith("1"):
-            send = _closing(send)
+        if self._services.draining:
+            send = self._last_answer(scope, send)
         content_type = headers.get(b"content-type")
         if content_type is not None and content_type.startswith(b"application/grpc"):
             await self._grpc.handle(scope, headers, receive, send, started)
@@ -83,6 +83,15 @@ class InferenceApp:
             await self._infer(match, match.dialect, headers, receive, send, started)
         else:
             await self._other(match, method, scope, headers, receive, send)
+
+    def _last_answer(self, scope: Message, send: Send) -> Send:
+        """HTTP/1 clients are told to leave. HTTP/2 has no word for that in an answer: they are remembered."""
+        if scope["http_version"].startswith("1"):
+            return _closing(send)
+        if scope.get("client") is not None:
+            host, port = scope["client"]
+            self._services.last_clients.add((host, port))
+        return send
 
     def _resolve(self, raw: bytes) -> ResolvedPath | None:
         found = paths.match(raw.partition(b"?")[0].decode("latin-1"))

@@ -28,6 +28,8 @@ class Services:
     draining: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last requests are being finished: a call that only waits for its caller's next one is ended."""
+    last_clients: set[tuple[str, int]] = field(default_factory=set)
+    """HTTP/2 clients (host, port) that still asked while it was draining."""
     held_bytes: int = 0
     """Body bytes being read or held now."""
     open_streams: dict[tuple[str, str], int] = field(default_factory=dict)
