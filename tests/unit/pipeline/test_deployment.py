@@ -53,6 +53,29 @@ def test_calls_of_one_loop_iteration_share_a_batch() -> None:
     assert sizes(replica) == [5]
 
 
+def test_call_that_would_be_alone_anyway_leaves_in_the_same_turn_of_the_loop() -> None:
+    world = World()
+    replica = world.replica()
+    for _ in range(8):
+        world.call()
+        assert replica.outstanding == 0, "it waits for company that comes in this turn"
+        world.run()
+        replica.answer()
+    lone = world.call()
+    assert sizes(replica) == [1] * 9
+    for _ in range(3):
+        world.call()
+    assert len(replica.sent) == 9, "what meets a running batch waits for it"
+    replica.answer()
+    assert answered(lone)
+    assert sizes(replica)[9:] == [3]
+    replica.answer()
+    for _ in range(2):
+        world.call()
+    world.run()
+    assert sizes(replica)[10:] == [2], "after a batch with company, company is waited for"
+
+
 def test_busy_replica_pulls_everything_that_waited_up_to_the_limit() -> None:
     world = World(batching=BatchingSettings(max_batch_size=8))
     world.deployment.learn([(1, 0.010)] * 5)
