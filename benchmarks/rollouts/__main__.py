@@ -31,7 +31,9 @@ def main() -> None:
         for index, scenario in enumerate(scenarios.ALL):
             if args.only not in scenario.name:
                 continue
-            count = args.power if scenario in scenarios.POWER else args.rollouts
+            count = args.power if scenario in (*scenarios.POWER, *scenarios.STRESS) else args.rollouts
+            if not count:
+                continue
             began = time.monotonic()
             one = functools.partial(_one, scenario, (args.seed, index))
             ends = pool.map(one, range(count), chunksize=max(1, count // (args.processes * 20)))

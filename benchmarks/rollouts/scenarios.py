@@ -35,4 +35,16 @@ POWER = (
     replace(BURSTY, name="bursty, errors + 1 %", more_errors=0.01),
     replace(QUIET, name="2 requests/s, latency × 2", slower=2.0),
 )
-ALL = (HEALTHY, BURSTY, QUIET, *TARGETS, *POWER)
+STRESS = (
+    *(
+        replace(HEALTHY, name=f"healthy, noise of one side {deviation:.0%}", own=Wander(0.9, deviation))
+        for deviation in (0.1, 0.15, 0.2, 0.3)
+    ),
+    replace(HEALTHY, name="healthy, slow noise of one side 10%", own=Wander(0.98, 0.1)),
+    replace(HEALTHY, name="healthy, successive requests correlated 0.9", successive=0.9),
+    replace(HEALTHY, name="healthy, successive requests correlated 0.99", successive=0.99),
+    replace(HEALTHY, name="healthy, errors in clumps of 10", clump=10.0),
+    replace(HEALTHY, name="healthy, 5 % of all requests fail", errors=0.05),
+)
+"""Healthy canaries beyond what the method promises: how much noise of its own a side may have."""
+ALL = (HEALTHY, BURSTY, QUIET, *TARGETS, *POWER, *STRESS)

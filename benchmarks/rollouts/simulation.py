@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.rollouts.traffic import INTERVAL_S, Scenario, Traffic
-from headrace.control import rollout, strategies
+from headrace.control import rollout, rollout_state, strategies
 from headrace.control.analysis.judge import judge
 from headrace.control.analysis.settings import AnalysisSettings
 from headrace.control.analysis.verdict import Finding
 from headrace.control.golden import GoldenReport
-from headrace.control.rollout import ENDED, BeginStep, Phase, Readiness, RolloutSpec, Seen
+from headrace.control.rollout import BeginStep, Readiness, Seen
+from headrace.control.rollout_state import ENDED, Phase, RolloutSpec
 from headrace.core.tallies import Observation
 
 SPEC = RolloutSpec("sim", "sim@1", "sim@2", strategies.canary("1,5,25,50", bake_s=600.0))
@@ -36,7 +37,7 @@ def run(scenario: Scenario, seed: tuple[int, ...], settings: AnalysisSettings, s
     """Judge and steer one rollout as a controller does: a look every interval, a decision after each."""
     traffic = Traffic(scenario, np.random.default_rng(seed))
     judging = judge(settings)
-    state = rollout.start(0.0)
+    state = rollout_state.start(0.0)
     observations: Iterator[Observation] = iter(())
     now, verdict, share = 0.0, None, 0.0
     while True:
@@ -46,7 +47,7 @@ def run(scenario: Scenario, seed: tuple[int, ...], settings: AnalysisSettings, s
         if state.phase in ENDED or state.phase is Phase.PAUSED:
             return Ended(state.phase, share, now, state.reason)
         if any(isinstance(action, BeginStep) for action in decision.actions):
-            share = rollout.share(spec, state)
+            share = rollout_state.share(spec, state)
             judging.begin_step()
             observations = traffic.step(share)
             verdict = None

@@ -57,6 +57,8 @@ class Scenario:
     sigma: float = 0.5
     shared: Wander = Wander(0.9, 0.25)
     own: Wander = Wander(0.8, 0.05)
+    successive: float = 0.0
+    """Correlation of the latencies of successive requests of one side."""
     shared_bursts: Bursts = Bursts()
     own_bursts: Bursts = Bursts()
     cold: float = 1.1
@@ -166,7 +168,10 @@ class Traffic:
         """Histograms of the latency of ``n[i]`` requests at this level (natural logarithm over the median)."""
         s, rng = self._scenario, self._rng
         rows = np.repeat(np.arange(CHUNK), n)
-        logs = level[rows] + s.sigma * rng.standard_normal(len(rows))
+        shocks = rng.standard_normal(len(rows))
+        if s.successive:
+            shocks = _correlated(shocks, s.successive)
+        logs = level[rows] + s.sigma * shocks
         if tail.any():
             logs += math.log(5) * (rng.random(len(rows)) < tail[rows])
         octaves = math.log2(s.median_s / tallies.bucket_start(0)) + logs / math.log(2)
@@ -194,6 +199,15 @@ class Traffic:
                 batches[size] = BatchTally(before.batches + each, seconds)
             found.append(batches if n else {})
         return found
+
+
+def _correlated(shocks: Array, correlation: float) -> Array:
+    """AR(1) with variance 1 from independent shocks with variance 1."""
+    from scipy.signal import lfilter  # slow to import, and one scenario needs it
+
+    scaled = shocks * math.sqrt(1 - correlation**2)
+    scaled[:1] = shocks[:1]
+    return np.asarray(lfilter([1.0], [1.0, -correlation], scaled))
 
 
 def _tally(ok: int, failed: int, refused: int, latency: dict[int, int], compute: dict[int, BatchTally]) -> Tally:

@@ -1,12 +1,6 @@
 """A rollout: from (spec, state, what is seen, now) to the next state and what to do. Pure; the controller acts.
 
-    starting → warming → golden → step 1 … step n → promoted → done
-        │         │         │          │               │
-        │         │         └──────────┴── paused ─────┤   a person, or an analysis that stays inconclusive
-        └─────────┴─────────┴──────────┴───────────────┴→ rolled back (it failed) | aborted (a person)
-
-The state alone says what the routing must be (``share``, ``shadow``), so that a controller that starts again needs
-nothing else; actions are what has to happen once.
+The phases and their moves are in ``rollout_state.py``. Routing follows the state; actions are what has to happen once.
 """
 
 from __future__ import annotations
@@ -18,44 +12,9 @@ import msgspec
 
 from headrace.control.analysis.verdict import Finding, Verdict
 from headrace.control.golden import GoldenReport
-from headrace.control.strategies import Step, Steps
+from headrace.control.rollout_state import ENDED, Phase, RolloutSpec, RolloutState, move, traffic_phase
+from headrace.control.strategies import Step
 from headrace.core import errors
-
-
-class Phase(StrEnum):
-    STARTING = "starting"
-    """Its first replica is being started."""
-    WARMING = "warming"
-    """A replica loads or warms up."""
-    GOLDEN = "golden"
-    """It answers its golden requests."""
-    STEP = "step"
-    """It has the traffic of a step and is judged."""
-    PAUSED = "paused"
-    """Nothing moves until a person says so; what is proven bad is still rolled back."""
-    PROMOTED = "promoted"
-    """It has all traffic; the old deployment stays warm."""
-    DONE = "done"
-    ROLLED_BACK = "rolled_back"
-    ABORTED = "aborted"
-
-
-ENDED = frozenset({Phase.DONE, Phase.ROLLED_BACK, Phase.ABORTED})
-_BAD_ENDS = frozenset({Phase.ROLLED_BACK, Phase.ABORTED})
-
-_MOVES: dict[Phase, frozenset[Phase]] = {
-    Phase.STARTING: frozenset({Phase.WARMING, Phase.GOLDEN, Phase.PAUSED}) | _BAD_ENDS,
-    Phase.WARMING: frozenset({Phase.GOLDEN, Phase.PAUSED}) | _BAD_ENDS,
-    Phase.GOLDEN: frozenset({Phase.STEP, Phase.PROMOTED, Phase.PAUSED}) | _BAD_ENDS,
-    Phase.STEP: frozenset({Phase.STEP, Phase.PROMOTED, Phase.PAUSED}) | _BAD_ENDS,
-    Phase.PAUSED: frozenset(
-        {Phase.STARTING, Phase.WARMING, Phase.GOLDEN, Phase.STEP, Phase.PROMOTED, Phase.DONE} | _BAD_ENDS
-    ),
-    Phase.PROMOTED: frozenset({Phase.DONE, Phase.PAUSED}) | _BAD_ENDS,
-    Phase.DONE: frozenset(),
-    Phase.ROLLED_BACK: frozenset(),
-    Phase.ABORTED: frozenset(),
-}
 
 
 class Command(StrEnum):
@@ -78,37 +37,6 @@ class Readiness(StrEnum):
     READY = "ready"
     FAILED = "failed"
     """It cannot be loaded."""
-
-
-class RolloutSpec(msgspec.Struct, frozen=True):
-    """Deployment ids, and times in seconds."""
-
-    endpoint: str
-    old: str
-    new: str
-    steps: Steps
-    final_bake_s: float = 600.0
-    """With all traffic, the old deployment warm."""
-    max_step_s: float = 3600.0
-    """A step that is still inconclusive then is paused, and a person asked."""
-    max_start_s: float = 900.0
-    max_golden_s: float = 300.0
-    """Golden requests that could not be asked until then: a person is asked."""
-    unready_s: float = 30.0
-    """Without a ready replica for this long, it is rolled back."""
-
-
-class RolloutState(msgspec.Struct, frozen=True):
-    phase: Phase
-    since: float
-    """When the phase, or this step of it, began."""
-    step: int = -1
-    """Index of the step that is, or was last, in force; -1: none yet."""
-    reason: str = ""
-    """Why it is in this phase."""
-    paused_in: Phase | None = None
-    """Where a paused rollout goes on."""
-    unready_since: float | None = None
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -160,30 +88,6 @@ class Decision(msgspec.Struct, frozen=True):
     """In the order in which they are to be done."""
     refused: str = ""
     """Why a command was not accepted; the state is unchanged then."""
-
-
-def start(now: float) -> RolloutState:
-    return RolloutState(Phase.STARTING, now)
-
-
-def share(spec: RolloutSpec, state: RolloutState) -> float:
-    """Share of live requests that the new deployment gets in this state, 0..1."""
-    match _traffic_phase(state):
-        case Phase.PROMOTED | Phase.DONE:
-            return 1.0
-        case Phase.STEP:
-            return spec.steps[state.step].traffic
-        case _:
-            return 0.0
-
-
-def shadow(spec: RolloutSpec, state: RolloutState) -> float:
-    """Part of the old deployment's requests that is mirrored in this state, 0..1."""
-    return spec.steps[state.step].shadow if _traffic_phase(state) is Phase.STEP else 0.0
-
-
-def _traffic_phase(state: RolloutState) -> Phase:
-    return state.paused_in if state.phase is Phase.PAUSED and state.paused_in is not None else state.phase
 
 
 def decide(spec: RolloutSpec, state: RolloutState, seen: Seen, now: float) -> Decision:
@@ -242,7 +146,7 @@ def _proven_bad(spec: RolloutSpec, state: RolloutState, seen: Seen, now: float) 
     """Why the new deployment must not have traffic, whatever else is going on; empty when nothing is proven."""
     if seen.readiness is Readiness.FAILED:
         return f"the new deployment cannot be loaded: {seen.failure}"
-    at = _traffic_phase(state)
+    at = traffic_phase(state)
     if at is Phase.GOLDEN and seen.golden is not None and seen.golden.finding is Finding.FAIL:
         return f"golden requests: {seen.golden.reason}"
     if at in (Phase.STEP, Phase.PROMOTED):
@@ -255,12 +159,12 @@ def _proven_bad(spec: RolloutSpec, state: RolloutState, seen: Seen, now: float) 
 
 def _starting(spec: RolloutSpec, state: RolloutState, seen: Seen, now: float) -> Decision:
     if seen.readiness is Readiness.READY:
-        return Decision(_move(state, Phase.GOLDEN, "a replica is ready", now), (AskGolden(),))
+        return Decision(move(state, Phase.GOLDEN, "a replica is ready", now), (AskGolden(),))
     if now - state.since >= spec.max_start_s:
         reason = f"no replica was ready {spec.max_start_s:g} s after the phase {state.phase} began"
         return _end(spec, state, Phase.ROLLED_BACK, reason, now)
     if seen.readiness is Readiness.WARMING and state.phase is Phase.STARTING:
-        return Decision(_move(state, Phase.WARMING, "the replica process runs", now))
+        return Decision(move(state, Phase.WARMING, "the replica process runs", now))
     return Decision(state)
 
 
@@ -293,15 +197,15 @@ def _advance(spec: RolloutSpec, state: RolloutState, reason: str, now: float) ->
     index = state.step + 1
     if index < len(spec.steps):
         step: Step = spec.steps[index]
-        moved = msgspec.structs.replace(_move(state, Phase.STEP, reason, now), step=index)
+        moved = msgspec.structs.replace(move(state, Phase.STEP, reason, now), step=index)
         return Decision(moved, (BeginStep(index), SetTraffic(step.traffic, step.shadow)))
-    moved = msgspec.structs.replace(_move(state, Phase.PROMOTED, reason, now), step=index)
+    moved = msgspec.structs.replace(move(state, Phase.PROMOTED, reason, now), step=index)
     return Decision(moved, (BeginStep(index), SetTraffic(1.0, 0.0)))
 
 
 def _end(spec: RolloutSpec, state: RolloutState, phase: Phase, reason: str, now: float) -> Decision:
     """Routing first, so that no request meets a deployment that is being stopped."""
-    ended = _move(state, phase, reason, now)
+    ended = move(state, phase, reason, now)
     if phase is Phase.DONE:
         return Decision(ended, (SetTraffic(1.0, 0.0), Retire(spec.old)))
     return Decision(ended, (SetTraffic(0.0, 0.0), Retire(spec.new)))
@@ -312,19 +216,19 @@ def _ask(state: RolloutState, reason: str, now: float) -> Decision:
 
 
 def _pause(state: RolloutState, reason: str, now: float) -> RolloutState:
-    return msgspec.structs.replace(_move(state, Phase.PAUSED, reason, now), paused_in=state.phase)
+    return msgspec.structs.replace(move(state, Phase.PAUSED, reason, now), paused_in=state.phase)
 
 
 def _resume(state: RolloutState, who: str, now: float) -> Decision:
     if state.phase is not Phase.PAUSED or state.paused_in is None:
         return Decision(state, refused=f"the rollout is not paused: it is {state.phase}")
-    resumed = _move(state, state.paused_in, f"resumed by {who}", now)
+    resumed = move(state, state.paused_in, f"resumed by {who}", now)
     # The golden requests are asked again: their answers may be lost, or be the reason of the pause.
     return Decision(resumed, (AskGolden(),) if resumed.phase is Phase.GOLDEN else ())
 
 
 def _promote(spec: RolloutSpec, state: RolloutState, who: str, now: float) -> Decision:
-    at = _traffic_phase(state)
+    at = traffic_phase(state)
     reason = f"promoted by {who}"
     if at is Phase.PROMOTED:
         return _end(spec, state, Phase.DONE, reason, now)
@@ -333,10 +237,3 @@ def _promote(spec: RolloutSpec, state: RolloutState, who: str, now: float) -> De
             return Decision(state, refused="the new deployment has no ready replica; wait for one, or abort")
         return _advance(spec, state, reason, now)
     return Decision(state, refused=f"the new deployment is still {at}: it has not answered its golden requests yet")
-
-
-def _move(state: RolloutState, to: Phase, reason: str, now: float) -> RolloutState:
-    """Raises Bug when the table does not allow the move."""
-    if to not in _MOVES[state.phase]:
-        raise errors.Bug(f"a rollout cannot move from {state.phase} to {to}")
-    return msgspec.structs.replace(state, phase=to, since=now, reason=reason, paused_in=None)

@@ -9,26 +9,22 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 
-from headrace.control import rollout, strategies
+from headrace.control import rollout, rollout_state, strategies
 from headrace.control.analysis.verdict import Finding, Verdict
 from headrace.control.golden import GoldenReport
 from headrace.control.rollout import (
-    ENDED,
     Action,
     AskGolden,
     AskPerson,
     BeginStep,
     Command,
     Decision,
-    Phase,
     Readiness,
     Retire,
-    RolloutSpec,
-    RolloutState,
     Seen,
     SetTraffic,
 )
-from headrace.core import errors
+from headrace.control.rollout_state import ENDED, Phase, RolloutSpec, RolloutState
 
 OLD, NEW = "fraud@7", "fraud@8"
 PASS, FAIL, OPEN = (Verdict(finding, f"because {finding}", ()) for finding in Finding)
@@ -228,37 +224,26 @@ def test_blue_green_gets_all_traffic_after_the_golden_requests_and_can_go_back()
     plan = spec(strategies.blue_green())
     decision = rollout.decide(plan, state(Phase.GOLDEN), seen(golden=GOOD), 1.0)
     assert decision.actions == (BeginStep(0), SetTraffic(1.0, 0.0))
-    assert rollout.share(plan, decision.state) == 1.0
+    assert rollout_state.share(plan, decision.state) == 1.0
     back = rollout.decide(plan, decision.state, seen(verdict=FAIL), 2.0)
     assert back.actions == BACK
-    assert rollout.share(plan, back.state) == 0.0
+    assert rollout_state.share(plan, back.state) == 0.0
 
 
 def test_shadow_first_mirrors_before_it_serves() -> None:
     plan = spec(strategies.shadow_first(strategies.canary("10"), shadow=0.3))
     first = rollout.decide(plan, state(Phase.GOLDEN), seen(golden=GOOD), 1.0)
     assert first.actions == (BeginStep(0), SetTraffic(0.0, 0.3))
-    assert (rollout.share(plan, first.state), rollout.shadow(plan, first.state)) == (0.0, 0.3)
+    assert (rollout_state.share(plan, first.state), rollout_state.shadow(plan, first.state)) == (0.0, 0.3)
     second = rollout.decide(plan, first.state, seen(verdict=PASS), 601.0)
     assert second.actions == (BeginStep(1), SetTraffic(0.1, 0.0))
-    assert (rollout.share(plan, second.state), rollout.shadow(plan, second.state)) == (0.1, 0.0)
+    assert (rollout_state.share(plan, second.state), rollout_state.shadow(plan, second.state)) == (0.1, 0.0)
 
 
 def test_a_step_that_bakes_longer_than_the_maximum_is_not_cut() -> None:
     plan = spec(strategies.canary("10", bake_s=7200.0))
     assert rollout.decide(plan, STEP0, seen(verdict=OPEN), 7199.0).state.phase is Phase.STEP
     assert rollout.decide(plan, STEP0, seen(verdict=PASS), 7200.0).state.phase is Phase.PROMOTED
-
-
-def test_illegal_moves_raise() -> None:
-    with pytest.raises(errors.Bug, match="cannot move from done to step"):
-        rollout._move(state(Phase.DONE), Phase.STEP, "", 0.0)
-
-
-def test_every_phase_has_its_moves_and_every_end_is_an_end() -> None:
-    assert set(rollout._MOVES) == set(Phase)
-    for phase in Phase:
-        assert (rollout._MOVES[phase] == frozenset()) is (phase in ENDED)
 
 
 # Histories: any sequence of observations, commands and waits.
@@ -298,7 +283,7 @@ def apply(plan: RolloutSpec, current: RolloutState, event: Seen | Command, now: 
 @given(STRATEGIES, HISTORY)
 def test_every_history_keeps_the_promises(steps: strategies.Steps, history: list[tuple[Seen | Command, float]]) -> None:
     plan = spec(steps)
-    current, now, routed = rollout.start(0.0), 0.0, 0.0
+    current, now, routed = rollout_state.start(0.0), 0.0, 0.0
     for event, wait in history:
         now += wait
         decision = apply(plan, current, event, now)
@@ -307,7 +292,7 @@ def test_every_history_keeps_the_promises(steps: strategies.Steps, history: list
             if isinstance(action, SetTraffic):
                 routed = action.share
         # The routing that was ordered is the routing of the state, and never more than the step allows.
-        assert routed == rollout.share(plan, current)
+        assert routed == rollout_state.share(plan, current)
         if 0 <= current.step < len(plan.steps) and current.phase is not Phase.DONE:
             assert routed <= plan.steps[current.step].traffic
         # One step at a time, never back but to nothing.
@@ -326,14 +311,14 @@ def test_every_history_keeps_the_promises(steps: strategies.Steps, history: list
     ended = current.phase in ENDED
     last = rollout.command(plan, current, Command.ABORT, "ann", now)
     assert last.state.phase in ENDED
-    assert rollout.share(plan, last.state) == (rollout.share(plan, current) if ended else 0.0)
+    assert rollout_state.share(plan, last.state) == (rollout_state.share(plan, current) if ended else 0.0)
     assert bool(last.refused) is ended
 
 
 @settings(max_examples=100, deadline=None)
 @given(STRATEGIES, st.lists(st.sampled_from([PASS, PASS, OPEN]), min_size=1, max_size=200))
 def test_a_rollout_that_is_left_alone_ends_or_asks(steps: strategies.Steps, verdicts: list[Verdict]) -> None:
-    plan, current, now = spec(steps), rollout.start(0.0), 0.0
+    plan, current, now = spec(steps), rollout_state.start(0.0), 0.0
     for look in range(4000):
         verdict = verdicts[look % len(verdicts)]
         current = rollout.decide(plan, current, seen(verdict=verdict, step=current.step, golden=GOOD), now).state
@@ -345,7 +330,7 @@ def test_a_rollout_that_is_left_alone_ends_or_asks(steps: strategies.Steps, verd
 
 @given(HISTORY)
 def test_a_rollout_goes_on_after_a_restart(history: list[tuple[Seen | Command, float]]) -> None:
-    plan, current, now = spec(), rollout.start(0.0), 0.0
+    plan, current, now = spec(), rollout_state.start(0.0), 0.0
     for event, wait in history:
         now += wait
         current = apply(plan, current, event, now).state

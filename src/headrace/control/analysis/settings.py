@@ -44,7 +44,7 @@ class RefusalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LatencySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Total time of successful requests, quantiles compared block by block with the baseline slice."""
+    """Total time of requests answered, timed out or given up: quantiles, block by block with the baseline slice."""
 
     gate: bool = True
     quantiles: tuple[float, ...] = (0.5, 0.95)

@@ -9,7 +9,7 @@ from benchmarks.rollouts import scenarios, simulation
 from benchmarks.rollouts.simulation import Ended, Rates
 from benchmarks.rollouts.traffic import Scenario
 from headrace.control.analysis.settings import AnalysisSettings
-from headrace.control.rollout import Phase
+from headrace.control.rollout_state import Phase
 
 
 def simulated(scenario: Scenario, rollouts: int) -> Rates:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.rollouts import scenarios
-from benchmarks.rollouts.traffic import Scenario, Traffic
+from benchmarks.rollouts.traffic import Scenario, Traffic, Wander
 from headrace.core import tallies
 from headrace.core.tallies import Observation, Outcome
 
@@ -51,6 +51,17 @@ def test_harm_is_what_it_says_and_begins_when_it_says() -> None:
     assert share_of(Outcome.ERROR, after) == pytest.approx(0.9 * 0.052, abs=0.005)
     assert share_of(Outcome.REFUSED, before) == 0
     assert share_of(Outcome.REFUSED, after) == pytest.approx(0.1, abs=0.01)
+
+
+def test_successive_requests_can_be_correlated() -> None:
+    """Block medians of one side then spread more, though a request's own distribution is the same."""
+
+    def spread(scenario: Scenario) -> float:
+        still = replace(scenario, shared=Wander(0.0, 0.0), own=Wander(0.0, 0.0), cold=1.0)
+        medians = [tallies.quantile(o.baseline.latency, 0.5) for o in drawn(still, 0.25)]
+        return float(np.std(np.log(medians)))
+
+    assert spread(replace(scenarios.HEALTHY, successive=0.99)) > 3 * spread(scenarios.HEALTHY)
 
 
 def test_clumped_errors_have_the_same_mean_and_more_spread() -> None:

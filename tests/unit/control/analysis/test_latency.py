@@ -32,7 +32,7 @@ def test_twice_the_latency_fails_and_the_reason_has_the_numbers() -> None:
     result = feed(check(), 40, 20.0).result()
     assert result.finding is Finding.FAIL
     assert result.check == "latency p50"
-    assert "more than 1.25 times the baseline's in 14 of 14 blocks" in result.reason
+    assert "more than 1.25 times the baseline's in 18 of 18 blocks" in result.reason
 
 
 def test_between_margin_and_tolerance_neither_harm_nor_health_is_found_out_of_thin_air() -> None:

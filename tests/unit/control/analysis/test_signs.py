@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from headrace.control.analysis.signs import SignTest
 
 
@@ -9,12 +11,12 @@ def started() -> SignTest:
     return signs
 
 
-def test_worse_in_every_block_is_proof_after_fourteen() -> None:
+def test_worse_in_every_block_is_proof_after_eighteen() -> None:
     signs = started()
-    for _ in range(12):
+    for _ in range(15):
         signs.observe(worse=True, fine=False)
     assert signs.harm.value < 1000
-    for _ in range(2):
+    for _ in range(3):
         signs.observe(worse=True, fine=False)
     assert signs.harm.value > 1000
     assert signs.harmless.value < 1e-2
@@ -27,6 +29,21 @@ def test_worse_in_half_of_the_blocks_proves_nothing() -> None:
     assert signs.harm.value < 1
     assert signs.worse == 100
     assert signs.blocks == 200
+
+
+def test_signs_that_come_in_runs_are_no_evidence() -> None:
+    """The expectation over every history of a chain that stays worse with probability 0.6 is 1."""
+    total, rounds = 0.0, 10
+    for path in range(2**rounds):
+        signs, chance, before = started(), 1.0, False
+        for block in range(rounds):
+            worse = bool(path >> block & 1)
+            likely = 0.6 if before else 0.5
+            chance *= likely if worse else 1 - likely
+            signs.observe(worse=worse, fine=True)
+            before = worse
+        total += chance * signs.harm.value
+    assert total == pytest.approx(1.0)
 
 
 def test_a_step_counts_anew_and_keeps_the_evidence_of_harm() -> None:
