@@ -13,6 +13,7 @@ import httpx
 from headrace.core.requests import RequestRecord
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
 from headrace.core.tensors import DType, Tensor
+from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
@@ -59,10 +60,15 @@ class Gateway:
         self.seen += records
 
     def deploy(
-        self, *routes: DeploymentRoute, endpoint: str = "m", traffic: dict[str, float] | None = None
+        self,
+        *routes: DeploymentRoute,
+        endpoint: str = "m",
+        traffic: dict[str, float] | None = None,
+        policy: TrafficPolicy | None = None,
     ) -> list[Deployment]:
         """Route tables with these deployments of one more endpoint."""
-        made = EndpointRoute(endpoint, routes, {routes[0].id: 1.0} if traffic is None else traffic)
+        weights = {routes[0].id: 1.0} if traffic is None else traffic
+        made = EndpointRoute(endpoint, routes, weights, policy or TrafficPolicy())
         others = tuple(e for e in self._table.endpoints if e.name != endpoint)
         self._table = RouteTable(self._table.version + 1, 1, (*others, made))
         self.services.router.apply(self._table)

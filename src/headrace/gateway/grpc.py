@@ -22,6 +22,7 @@ from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
 from headrace.pipeline import chain
 from headrace.pipeline.chain import Exchange
+from headrace.pipeline.deployment import Deployment
 from headrace.protocols import (
     compression,
     grpc_frames,
@@ -113,6 +114,9 @@ class GrpcFront:
             message = oip_grpc.decode_infer(body)
             exchange = self._begin(message, headers, started, request_id)
             exchange.bytes_in = len(body)
+            if exchange.deployment.reads_body:
+                grpc_streams.choose_by_body(services, exchange, message, headers)
+                _check_unary(exchange.deployment)
             await chain.run(exchange)
             chain.encode(exchange)
             reply = exchange.reply
@@ -126,7 +130,8 @@ class GrpcFront:
             failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
         try:
             if failure is None:
-                await self._send_reply(send, reply, headers, request_id)
+                answered_by = None if exchange is None else exchange.deployment.header
+                await self._send_reply(send, reply, headers, request_id, answered_by)
             else:
                 await grpc_streams.send_error(send, failure, request_id)
         except OSError:
@@ -137,17 +142,26 @@ class GrpcFront:
             services.records.ended(exchange, CODEC.NAME, failure, request_id, started)
 
     def _begin(self, message: Any, headers: Headers, started: float, request_id: str) -> Exchange:
-        deployment = self._services.router.find(message.model_name, message.model_version)
-        if deployment.signature.streaming:
-            raise errors.Unsupported(f"model {deployment.endpoint!r} answers with a stream: use ModelStreamInfer")
+        deployment = self._services.router.find(message.model_name, message.model_version, headers)
+        _check_unary(deployment)
         given = headers.get(b"grpc-timeout")
         timeout = deployment.route.timeout_s if given is None else grpc_status.parse_timeout(given)
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
+        exchange.explicit_deadline = given is not None
         exchange.body = message
         return exchange
 
-    async def _send_reply(self, send: Send, message: bytes, headers: Headers, request_id: str) -> None:
+    async def _send_reply(
+        self,
+        send: Send,
+        message: bytes,
+        headers: Headers,
+        request_id: str,
+        answered_by: tuple[bytes, bytes] | None = None,
+    ) -> None:
         out = [_CONTENT_TYPE, _ACCEPT, (b"x-request-id", request_id.encode("ascii"))]
+        if answered_by is not None:
+            out.append(answered_by)
         encoding = None
         if len(message) >= _COMPRESS_FROM and b"grpc-encoding" in headers:
             # Like grpc servers do: answer compressed when the caller compresses and takes it back.
@@ -238,6 +252,11 @@ class GrpcFront:
                 # The caller has been told; a call without an end would hold up the drain.
                 return
             await asyncio.sleep(0.1)
+
+
+def _check_unary(deployment: Deployment) -> None:
+    if deployment.signature.streaming:
+        raise errors.Unsupported(f"model {deployment.endpoint!r} answers with a stream: use ModelStreamInfer")
 
 
 async def _reflect(messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

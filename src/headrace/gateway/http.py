@@ -124,8 +124,10 @@ class InferenceApp:
                 exchange.bytes_in = len(body)
                 if len(body) <= services.settings.offload_bytes and b"inference-header-content-length" not in headers:
                     exchange.body = body
-                    break
-                await self._take_body(exchange, dialect.name, headers, body)
+                else:
+                    await self._take_body(exchange, dialect.name, headers, body)
+                if exchange.deployment.reads_body:
+                    await self._choose_by_body(exchange, match.path, dialect, headers, body)
                 if not exchange.deployment.closed:
                     break
             if exchange.signature.streaming or match.path.operation is Operation.GENERATE_STREAM:
@@ -150,6 +152,8 @@ class InferenceApp:
             failure = _bug(services, error, request_id)
             reply = codec.render_error(failure)
         size = len(reply.body)
+        if exchange is not None and exchange.deployment.header is not None:
+            reply.headers.append(exchange.deployment.header)
         try:
             await self._send(send, reply, headers, request_id)
         except OSError:
@@ -160,7 +164,7 @@ class InferenceApp:
     def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
         """The head stage: endpoint, readiness, size, deadline; the body is still unread."""
         services = self._services
-        deployment = services.router.find(match.model, match.version)
+        deployment = services.router.find(match.model, match.version, headers)
         given = headers.get(b"x-request-timeout-ms")
         timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
         exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
@@ -169,6 +173,19 @@ class InferenceApp:
         if exchange.signature.streaming:
             _check_streaming(deployment, match.operation)
         return exchange
+
+    async def _choose_by_body(
+        self, exchange: Exchange, match: Match, dialect: Dialect, headers: Headers, body: bytes
+    ) -> None:
+        """The traffic policy reads the body: the deployment that decoded it may not be the one that answers."""
+        find = self._services.router.find
+        agrees = chain.choose_by_body(
+            exchange, lambda request: find(match.model, match.version, headers, request=request)
+        )
+        if not agrees:
+            await self._take_body(exchange, dialect.name, headers, body)
+        if exchange.signature.streaming:
+            _check_streaming(exchange.deployment, match.operation)
 
     async def _take_body(self, exchange: Exchange, name: str, headers: Headers, body: bytes) -> None:
         """A body that is large or has a binary part."""
@@ -188,6 +205,8 @@ class InferenceApp:
         """Server-sent events; errors after the first event are told in the stream and recorded here."""
         failure: HeadraceError | None = None
         headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
+        if exchange.deployment.header is not None:
+            headers.append(exchange.deployment.header)
         watch = asyncio.create_task(streaming.cancel_when_left(receive, exchange))
         try:
             exchange.bytes_out = await streaming.server_sent_events(self._services, exchange, send, headers)

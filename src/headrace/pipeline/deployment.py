@@ -60,6 +60,10 @@ class Deployment:
         self.latency = LatencyModel()
         self.queue = CallQueue(route.batching.cost)
         self.replicas: list[Replica] = []
+        self.reads_body = False
+        """The endpoint's traffic policy reads bodies: which deployment answers is known after decoding."""
+        self.header: tuple[bytes, bytes] | None = None
+        """Told with every answer where an endpoint has several deployments: which of them it was."""
         self.finished_requests = 0
         self.refused_requests = 0
         self.next_deadline = float("inf")
