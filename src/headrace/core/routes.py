@@ -65,6 +65,13 @@ class EndpointRoute(msgspec.Struct, frozen=True):
     traffic: dict[str, float]
     policy: TrafficPolicy = TrafficPolicy()
 
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Deployments that should take traffic and do not, because they are not ready and others are."""
+        taking = {d.name for d in self.deployments if d.name and self.traffic.get(d.id, 0.0) > 0}
+        wanted = [name for name, weight in self.policy.weights.items() if weight > 0]
+        return tuple(name for name in wanted if name not in taking) if taking else ()
+
 
 class RouteTable(msgspec.Struct, frozen=True):
     """The whole routing state. A gateway replaces its table only by one with a higher ``version`` of the

@@ -74,6 +74,17 @@ class TrafficPolicy(msgspec.Struct, frozen=True):
         return self.sticky is None and not self.rules and not self.overrides
 
 
+class EndpointTraffic(msgspec.Struct, frozen=True):
+    """A policy, and which version serves under each name now: deployment name → deployment id."""
+
+    policy: TrafficPolicy = TrafficPolicy()
+    targets: dict[str, str] = {}
+
+    def aimed(self, name: str, deployment: str) -> EndpointTraffic:
+        """The same with another version under ``name``."""
+        return EndpointTraffic(self.policy, {**self.targets, name: deployment})
+
+
 def body_value(request: InferenceRequest, name: str) -> str | None:
     """A parameter, or the first element of an input, as text; None when there is neither. Of a request with several
     rows the first one speaks for all."""

@@ -124,6 +124,8 @@ class InferenceApp:
                 exchange.bytes_in = len(body)
                 if len(body) <= services.settings.offload_bytes and b"inference-header-content-length" not in headers:
                     exchange.body = body
+                    if not exchange.deployment.reads_body:
+                        break
                 else:
                     await self._take_body(exchange, dialect.name, headers, body)
                 if exchange.deployment.reads_body:

@@ -14,7 +14,7 @@ from headrace.pipeline.split import OVERRIDE_HEADERS, Headers, Split
 MakeDeployment = Callable[[str, DeploymentRoute, int], Deployment]
 
 _NO_HEADERS: dict[bytes, bytes] = {}
-_OVERRIDING = frozenset(OVERRIDE_HEADERS)
+_OURS, _SAGEMAKER, _AZURE = OVERRIDE_HEADERS
 _ANSWERED_BY = b"x-headrace-deployment"
 
 
@@ -77,7 +77,8 @@ class Router:
         if version:
             return endpoint.version(version)
         only = endpoint.only
-        if only is not None and headers.keys().isdisjoint(_OVERRIDING):
+        # Written out: this is every request of most endpoints, and a set operation takes twice as long.
+        if only is not None and not (_OURS in headers or _SAGEMAKER in headers or _AZURE in headers):
             return only
         return endpoint.split.choose(headers, request, self._draw)
 
