@@ -22,6 +22,7 @@ from headrace.gateway.settings import GatewaySettings
 from headrace.pipeline.deployment import Deployment, maker
 from headrace.pipeline.router import Router
 from headrace.protocols import grpc_frames
+from headrace.telemetry import metrics
 from headrace.telemetry.logging import Log
 from headrace.telemetry.metrics import Refusal
 from headrace.telemetry.pages import SeriesPage
@@ -41,8 +42,8 @@ class Gateway:
         self.seen: list[RequestRecord] = []
         self.refused: list[Refusal] = []
         self.logged: list[str] = []
-        recorder = RequestRecorder(SeriesPage(directory, "gateway-0"))
-        self.records = Records(recorder, [self._observe])
+        self._recorder = RequestRecorder(SeriesPage(directory, "gateway-0"))
+        self.records = Records(self._recorder, [self._observe])
 
         self.services = Services(
             settings=settings or GatewaySettings(),
@@ -92,6 +93,17 @@ class Gateway:
         """(protocol, outcome, error code) of every request recorded so far."""
         self.records.flush()
         return [(r.protocol, r.outcome, r.error) for r in self.seen]
+
+    def fallbacks(self) -> dict[tuple[str, str, str], float]:
+        """(endpoint, version asked, what answered) → how often."""
+        cells = self._recorder._cells
+        return {
+            (key[1], key[2], kind): cells[key][at]
+            for key in cells
+            if key[0] == metrics.FALLBACKS.name
+            for kind, at in metrics.FALLBACKS.position.items()
+            if cells[key][at]
+        }
 
     def client(self) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)  # type: ignore[arg-type]

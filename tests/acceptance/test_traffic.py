@@ -9,9 +9,11 @@ import signal
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.core.traffic import StickyChooser
 from tests.acceptance import grpc_calls
@@ -135,3 +137,63 @@ def test_a_dead_deployment_gets_no_traffic_that_the_other_can_take(server: Serve
     client = Client(server.address)
     assert eventually(lambda: version(client.post(PATH, infer_body(1.0))) == CHAMPION)
     client.close()
+
+
+FALLBACK = """
+gateways: 1
+logs: {format: json}
+endpoints:
+  guarded:
+    traffic: {champion: 100}
+    fallback: [{deployment: spare}, {constant: {y: -1}}]
+    deployments:
+      champion: {model: moody.py}
+      spare: {model: spare.py}
+  once:
+    deployments: {main: {model: moody.py, idempotent: false}}
+    fallback: [{constant: {y: -1}}]
+"""
+MOODY = """\
+import os
+
+import headrace
+
+
+class Moody(headrace.Model):
+    def predict(self, x: headrace.Float32) -> {"y": headrace.Float32}:
+        if x[0] == 13:
+            raise ValueError("no thirteen")
+        if x[0] == 666:
+            os._exit(1)
+        return {"y": x * 2}
+"""
+
+
+def test_another_deployment_answers_for_one_that_raises_and_a_constant_for_a_killer(tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text(FALLBACK)
+    (tmp_path / "moody.py").write_text(MOODY)
+    (tmp_path / "spare.py").write_text(MOODY.replace("== 13", "== 14").replace("x * 2", "x * 3"))
+    with served(directory=tmp_path) as server:
+        path = "/v2/models/guarded/infer"
+        own, spare = post(server.address, path, infer_body(1.0)), post(server.address, path, infer_body(13.0))
+        assert (output(own.document), own.headers.get("x-headrace-fallback")) == ([2.0], None)
+        assert (output(spare.document), spare.headers["x-headrace-fallback"]) == ([39.0], "spare")
+        assert spare.headers["x-headrace-deployment"] == "spare"
+        killer = post(server.address, path, infer_body(666.0))
+        assert (output(killer.document), killer.headers["x-headrace-fallback"]) == ([-1.0], "constant")
+        once = post(server.address, "/v2/models/once/infer", infer_body(13.0))
+        assert (once.status, "no thirteen" in once.message) == (500, True)
+        eventually(lambda: fallbacks(server) == {"deployment": 1, "constant": 1})
+
+
+def fallbacks(server: Served) -> dict[str, float]:
+    """What answered instead of the first version of ``guarded``, and how often."""
+    with urllib.request.urlopen(f"{server.management_url}/metrics") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return {
+        sample.labels["fallback"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "headrace_fallbacks_total"
+        and (sample.labels["model"], sample.labels["version"]) == ("guarded", "1")
+    }

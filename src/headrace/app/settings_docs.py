@@ -64,6 +64,23 @@ are headers. `body:FIELD` is a parameter of the request or the first element of 
 request stay together. Answers carry `X-Headrace-Deployment`. A deployment that is not ready takes no traffic by
 weights, rules or sticky values while another one can; its share falls to the others until it is back.
 
+**Fallbacks** answer when the chosen deployment fails, is late or refuses; they are tried in order:
+
+```yaml
+endpoints:
+  fraud:
+    traffic: {champion: 100}
+    fallback:
+      - {deployment: rules}                    # another deployment of the endpoint
+      - {constant: {score: 0.5}}               # every row gets these outputs; no model runs
+    deployments: {champion: {model: a.onnx}, rules: {model: rules.py}}
+```
+
+Answers of a fallback carry `X-Headrace-Fallback`. There is none for callers' errors, after a first chunk, for a
+request that names its version or deployment, and where the first attempt may have run and `idempotent` is false. Second
+attempts after one that may have run are paid from the retry budget (10 % of traffic). A deployment of which half of the
+last 20 requests failed is not asked for 5 seconds, then by one request at a time.
+
 Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several
 versions it chooses. Versions of an endpoint differ.
 

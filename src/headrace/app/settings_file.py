@@ -23,7 +23,7 @@ from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
 from headrace.app.settings_nodes import NodeReader, nearest, type_of
 from headrace.app.settings_traffic import TrafficReader
 from headrace.core import errors, names
-from headrace.core.traffic import TrafficPolicy
+from headrace.core.traffic import MAIN, TrafficPolicy
 
 FILE_NAME = "headrace.yaml"
 
@@ -33,7 +33,6 @@ Values = dict[str, Any]
 _LATER_ENDPOINT_KEYS = {
     "slo": "service-level objectives",
     "shadow": "shadow deployments",
-    "fallback": "fallbacks",
     "rollout": "rollouts",
 }
 
@@ -244,12 +243,13 @@ class _Reader(NodeReader):
         if "deployments" in found:
             return self._with_deployments(name, shown, found)
         for policy_key in settings_traffic.KEYS:
-            if policy_key in found:
+            if policy_key in found and policy_key != "fallback":
                 raise errors.BadSettings(
                     f"{self.at(found[policy_key][0])}: {shown}.{policy_key} needs deployments to choose from;"
                     f" write deployments: {{main: {{model: PATH}}}}"
                 )
-        return EndpointEntry((self._deployment(name, shown, key_node, body),))
+        policy = TrafficReader(self, shown, [MAIN]).read({k: v for k, v in found.items() if k == "fallback"})
+        return EndpointEntry((self._deployment(name, shown, key_node, body, skip="fallback"),), policy)
 
     def _with_deployments(self, name: str, shown: str, found: dict[str, tuple[Node, Node]]) -> EndpointEntry:
         others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS)]
@@ -294,7 +294,7 @@ class _Reader(NodeReader):
         )
 
     def _deployment(
-        self, endpoint: str, shown: str, key_node: Node, body: Node, *, deployment: str | None = None
+        self, endpoint: str, shown: str, key_node: Node, body: Node, *, deployment: str | None = None, skip: str = ""
     ) -> DeploymentEntry:
         keys = tuple(key for key in KEYS if key.per_deployment)
         known = [*_children("", keys), "model", *(["version"] if deployment else [])]
@@ -302,6 +302,8 @@ class _Reader(NodeReader):
         source: ModelSource | None = None
         version: str | None = None
         for name, at, node in self.items(body, shown):
+            if name == skip:
+                continue
             if name == "model":
                 text = self.text(node, f"{shown}.model")
                 parsed = parse_source(text, name=endpoint, where=f"{self.at(node)}: {shown}.model")

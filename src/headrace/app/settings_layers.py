@@ -22,6 +22,7 @@ from headrace.app.settings_keys import BY_NAME, BY_VARIABLE, SHORTHANDS, Form, K
 from headrace.app.settings_nodes import nearest
 from headrace.core import errors
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, ResourceSettings
+from headrace.core.traffic import MAIN, TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
 
@@ -55,8 +56,7 @@ def load_settings(
     sources = _sources(typed, file, over)
     if not sources:
         raise errors.BadSettings(_nothing_to_serve(file, config, directory))
-    policies = {name: entry.policy for name, entry in file.endpoints.items()} if file and not typed else {}
-    settings = msgspec.structs.replace(_build(values, sources), traffic=policies)
+    settings = msgspec.structs.replace(_build(values, sources), traffic=_policies(file, typed))
     _check(settings)
     return settings
 
@@ -149,6 +149,12 @@ def _sources(typed: list[ModelSource], file: SettingsFile | None, over: Values) 
         own = None if endpoint is None else settings(endpoint.deployments[0])
         sources.append(msgspec.structs.replace(source, settings=own))
     return tuple(sources)
+
+
+def _policies(file: SettingsFile | None, typed: list[ModelSource]) -> dict[str, TrafficPolicy]:
+    """Of the file's endpoints. A typed model is a deployment without a name: only what needs none goes with it."""
+    found = {} if file is None else {name: entry.policy for name, entry in file.endpoints.items()}
+    return {name: policy for name, policy in found.items() if not typed or policy.weights.keys() == {MAIN}}
 
 
 def _build(values: Values, models: tuple[ModelSource, ...]) -> ServeSettings:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headrace.core import errors
@@ -68,6 +69,14 @@ class NodeReader:
         if not isinstance(node, ScalarNode) or type_of(node) == "null" or not node.value:
             self.refuse(node, shown, "a text")
         return str(node.value)
+
+    def constant(self, node: Node, shown: str) -> Any:
+        """A number, text or boolean, or nested lists of them, with the types of YAML."""
+        if isinstance(node, SequenceNode):
+            return [self.constant(item, f"{shown}[{index}]") for index, item in enumerate(node.value)]
+        if not isinstance(node, ScalarNode) or type_of(node) not in ("bool", "int", "float", "str"):
+            self.refuse(node, shown, "a number, a text, true or false, or a list of them")
+        return yaml.SafeLoader("").construct_object(node)
 
     def at(self, node: Node) -> str:
         return f"{self._path} line {node.start_mark.line + 1}"

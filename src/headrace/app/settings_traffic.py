@@ -9,9 +9,10 @@ from yaml.nodes import Node
 
 from headrace.app.settings_nodes import NodeReader, nearest
 from headrace.core import errors
+from headrace.core.fallbacks import ConstantFallback, DeploymentFallback, Fallback
 from headrace.core.traffic import OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
 
-KEYS = ("traffic", "sticky", "rules", "overrides")
+KEYS = ("traffic", "sticky", "rules", "overrides", "fallback")
 """What may stand beside ``deployments``."""
 
 _RULE_KEYS = ("when", "equals", "in", "deployment")
@@ -37,6 +38,7 @@ class TrafficReader:
             sticky=None if sticky is None else self._source(sticky[1], f"{self._shown}.sticky"),
             rules=self._rules(found["rules"][1]) if "rules" in found else (),
             overrides=self._overrides(found["overrides"][1]) if "overrides" in found else (),
+            fallback=self._fallbacks(found["fallback"][1]) if "fallback" in found else (),
         )
 
     def _weights(self, found: Found) -> dict[str, float]:
@@ -125,6 +127,33 @@ class TrafficReader:
             # Without values a rule fits everything, the opposite of an empty list.
             self._nodes.refuse(found["in"][1], f"{shown}.in", "a list of at least one value")
         return values
+
+    def _fallbacks(self, node: Node) -> tuple[Fallback, ...]:
+        shown = f"{self._shown}.fallback"
+        found = [self._fallback(item, f"{shown}[{index}]") for index, item in self._nodes.list_of(node, shown)]
+        for index, fallback in enumerate(found[:-1]):
+            if isinstance(fallback, ConstantFallback):
+                raise errors.BadSettings(
+                    f"{self._nodes.at(node)}: {shown}[{index + 1}] is never reached: a constant always answers;"
+                    " put it last"
+                )
+        return tuple(found)
+
+    def _fallback(self, node: Node, shown: str) -> Fallback:
+        items = list(self._nodes.items(node, shown))
+        if len(items) != 1 or items[0][0] not in ("deployment", "constant"):
+            self._nodes.refuse(node, shown, "one of {deployment: NAME} and {constant: {OUTPUT: VALUE}}")
+        ((kind, _, value),) = items
+        if kind == "deployment":
+            name = self._nodes.text(value, f"{shown}.deployment")
+            return DeploymentFallback(self._deployment(name, value, f"{shown}.deployment"))
+        outputs = {
+            name: self._nodes.constant(output, f"{shown}.constant.{name}")
+            for name, _, output in self._nodes.items(value, f"{shown}.constant")
+        }
+        if not outputs:
+            self._nodes.refuse(value, f"{shown}.constant", "outputs with their values, e.g. {score: 0.5}")
+        return ConstantFallback(outputs)
 
     def _overrides(self, node: Node) -> tuple[str, ...]:
         shown = f"{self._shown}.overrides"

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
+from headrace.core.fallbacks import Fallback
 from headrace.core.requests import InferenceRequest, Parameter
 
 MAIN = "main"
@@ -61,6 +62,8 @@ class TrafficPolicy(msgspec.Struct, frozen=True):
     sticky: Source | None = None
     rules: tuple[Rule, ...] = ()
     overrides: tuple[str, ...] = ()
+    fallback: tuple[Fallback, ...] = ()
+    """Tried in order when the chosen deployment fails, is late or refuses."""
 
     @property
     def reads_body(self) -> bool:
@@ -70,7 +73,7 @@ class TrafficPolicy(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> bool:
-        """Weights and nothing else."""
+        """Weights decide, and nothing else."""
         return self.sticky is None and not self.rules and not self.overrides
 
 

@@ -7,7 +7,7 @@ first message has only headers ("trailers-only"). Knows HTTP headers; messages a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from headrace.gateway import bodies, grpc_streams
 from headrace.gateway.bodies import Headers, Message, Receive, Send
 from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
-from headrace.pipeline import chain
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.deployment import Deployment
 from headrace.protocols import (
@@ -117,7 +117,10 @@ class GrpcFront:
             if exchange.deployment.reads_body:
                 grpc_streams.choose_by_body(services, exchange, message, headers)
                 _check_unary(exchange.deployment)
-            await chain.run(exchange)
+            if exchange.deployment.fallback:
+                await fallback.run(exchange)
+            else:
+                await chain.run(exchange)
             chain.encode(exchange)
             reply = exchange.reply
         except HeadraceError as error:
@@ -130,8 +133,8 @@ class GrpcFront:
             failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
         try:
             if failure is None:
-                answered_by = None if exchange is None else exchange.deployment.header
-                await self._send_reply(send, reply, headers, request_id, answered_by)
+                told = [] if exchange is None else fallback.headers(exchange)
+                await self._send_reply(send, reply, headers, request_id, told)
             else:
                 await grpc_streams.send_error(send, failure, request_id)
         except OSError:
@@ -148,6 +151,8 @@ class GrpcFront:
         timeout = deployment.route.timeout_s if given is None else grpc_status.parse_timeout(given)
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
         exchange.explicit_deadline = given is not None
+        if deployment.fallback:
+            exchange.pinned = fallback.pinned(message.model_version, headers)
         exchange.body = message
         return exchange
 
@@ -157,11 +162,9 @@ class GrpcFront:
         message: bytes,
         headers: Headers,
         request_id: str,
-        answered_by: tuple[bytes, bytes] | None = None,
+        told: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        out = [_CONTENT_TYPE, _ACCEPT, (b"x-request-id", request_id.encode("ascii"))]
-        if answered_by is not None:
-            out.append(answered_by)
+        out = [_CONTENT_TYPE, _ACCEPT, (b"x-request-id", request_id.encode("ascii")), *told]
         encoding = None
         if len(message) >= _COMPRESS_FROM and b"grpc-encoding" in headers:
             # Like grpc servers do: answer compressed when the caller compresses and takes it back.

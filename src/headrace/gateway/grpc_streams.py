@@ -13,7 +13,7 @@ from headrace.core.errors import HeadraceError
 from headrace.gateway import streaming
 from headrace.gateway.bodies import Headers, Receive, Send
 from headrace.gateway.services import Services
-from headrace.pipeline import chain
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.ports import Codec
 from headrace.protocols import grpc_frames, grpc_status, oip_grpc
@@ -241,6 +241,8 @@ class _InferStream:
         deadline = self._deadline or started + deployment.route.timeout_s
         exchange = Exchange(deployment, self._codec, _PROTOCOL, started, deadline, request_id)
         exchange.explicit_deadline = self._deadline is not None
+        if deployment.fallback:
+            exchange.pinned = fallback.pinned(message.model_version, self._headers)
         exchange.body = message
         return exchange
 

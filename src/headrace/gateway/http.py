@@ -19,7 +19,7 @@ from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.grpc import GrpcFront
 from headrace.gateway.rest import RestOperations
 from headrace.gateway.services import Services
-from headrace.pipeline import chain
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.deployment import Deployment
 from headrace.protocols import compression, http_status, paths
@@ -138,7 +138,10 @@ class InferenceApp:
                     return
                 reply = await streaming.single(services, exchange)
             else:
-                await chain.run(exchange)
+                if exchange.deployment.fallback:
+                    await fallback.run(exchange)
+                else:
+                    await chain.run(exchange)
                 if exchange.rendering.binary_default or not is_large(exchange, services.settings.offload_bytes):
                     chain.encode(exchange)
                     reply = exchange.reply
@@ -154,8 +157,8 @@ class InferenceApp:
             failure = _bug(services, error, request_id)
             reply = codec.render_error(failure)
         size = len(reply.body)
-        if exchange is not None and exchange.deployment.header is not None:
-            reply.headers.append(exchange.deployment.header)
+        if exchange is not None and (exchange.deployment.header is not None or exchange.fallback):
+            reply.headers += fallback.headers(exchange)
         try:
             await self._send(send, reply, headers, request_id)
         except OSError:
@@ -172,6 +175,8 @@ class InferenceApp:
         exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
         if given is not None:
             exchange.explicit_deadline = True
+        if deployment.fallback:
+            exchange.pinned = fallback.pinned(match.version, headers)
         if exchange.signature.streaming:
             _check_streaming(deployment, match.operation)
         return exchange
@@ -207,8 +212,6 @@ class InferenceApp:
         """Server-sent events; errors after the first event are told in the stream and recorded here."""
         failure: HeadraceError | None = None
         headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
-        if exchange.deployment.header is not None:
-            headers.append(exchange.deployment.header)
         watch = asyncio.create_task(streaming.cancel_when_left(receive, exchange))
         try:
             exchange.bytes_out = await streaming.server_sent_events(self._services, exchange, send, headers)

@@ -54,7 +54,9 @@ class Exchange:
         "deployment",
         "encode_seconds",
         "explicit_deadline",
+        "fallback",
         "json_size",
+        "pinned",
         "protocol",
         "rendering",
         "reply",
@@ -75,6 +77,9 @@ class Exchange:
         self.started = started
         self.deadline = deadline
         self.explicit_deadline = False
+        self.pinned = False
+        """The request names its version or deployment: nothing else may answer."""
+        self.fallback = ""
         self.request_id = request_id
         self.body: Any = b""
         self.json_size: int | None = None
@@ -125,6 +130,13 @@ def _decode(exchange: Exchange) -> None:
             exchange.body, exchange.json_size, exchange.signature
         )
         exchange.body = b""
+
+
+def read(exchange: Exchange) -> None:
+    """Decode and bind, for answers that need no model. Raises InvalidInput and the like."""
+    _decode(exchange)
+    if exchange.bound is None:
+        _bind(exchange)
 
 
 def choose_by_body(exchange: Exchange, find: Callable[[InferenceRequest], Deployment]) -> bool:
@@ -250,6 +262,7 @@ def record(exchange: Exchange, error: errors.HeadraceError | None) -> RequestRec
         exchange.request_id,
         "" if error is None else error.code,
         call.replica if call is not None else "",
+        exchange.fallback,
     )
 
 

@@ -37,11 +37,12 @@ class Endpoint:
         self.choices = [self.deployments[d.version] for d in route.deployments if route.traffic.get(d.id, 0.0) > 0]
         self.only = self.choices[0] if len(self.choices) == 1 and route.policy.plain else None
         self.split = Split(route, self.deployments)
-        several = sum(1 for d in route.deployments if d.name) > 1
+        named = {d.name: self.deployments[d.version] for d in route.deployments if d.name}
         for deployment in self.deployments.values():
             deployment.reads_body = self.split.reads_body
+            deployment.fallback, deployment.siblings = route.policy.fallback, named
             name = deployment.route.name
-            deployment.header = (_ANSWERED_BY, name.encode()) if several and name else None
+            deployment.header = (_ANSWERED_BY, name.encode()) if len(named) > 1 and name else None
 
     def version(self, version: str) -> Deployment:
         """Raises UnknownModel."""

@@ -228,7 +228,6 @@ def test_bad_endpoint_names_are_refused_with_their_line() -> None:
     ("text", "part"),
     [
         ("endpoints: {a: {model: a, shadow: 5}}", "endpoints.a.shadow: shadow deployments are not supported yet"),
-        ("endpoints: {a: {model: a, fallback: []}}", "endpoints.a.fallback: fallbacks are not supported yet"),
         (
             "endpoints: {a: {deployments: {x: {model: a}}, sticky: key}}",
             "endpoints.a.sticky: the caller's API key comes in a later release; use header:NAME or body:FIELD",

@@ -9,6 +9,7 @@ import pytest
 from headrace.app.settings_file import EndpointEntry, parse_settings
 from headrace.app.settings_layers import load_settings
 from headrace.core import errors
+from headrace.core.fallbacks import ConstantFallback, DeploymentFallback
 from headrace.core.traffic import OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
 
 FILE = Path("headrace.yaml")
@@ -57,6 +58,22 @@ endpoints:
     champion, challenger = found.deployments
     assert (champion.source.name, champion.source.deployment, champion.values) == ("fraud", "champion", {"replicas": 2})
     assert (challenger.source.attribute, challenger.source.default_version) == ("B", "2")
+
+
+def test_fallbacks_are_deployments_and_a_constant() -> None:
+    found = endpoint(
+        fraud(
+            "traffic: {champion: 1}\n    fallback: [{deployment: challenger},"
+            " {constant: {score: 0.5, label: unknown, flags: [true, 'true', 1]}}]"
+        )
+    )
+    assert found.policy.fallback == (
+        DeploymentFallback("challenger"),
+        ConstantFallback({"score": 0.5, "label": "unknown", "flags": [True, "true", 1]}),
+    )
+    short = endpoint("endpoints: {fraud: {model: a.onnx, replicas: 2, fallback: [{constant: {y: 0}}]}}")
+    assert short.policy == TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))
+    assert short.deployments[0].values == {"replicas": 2}
 
 
 def test_one_deployment_takes_everything_without_being_told() -> None:
@@ -158,6 +175,31 @@ def test_versions_are_given_or_the_first_free_numbers() -> None:
             " did you mean 'X-Headrace-Deployment'?",
         ),
         (
+            fraud("traffic: {champion: 1}\n    fallback: [{deployment: nobody}]"),
+            "line 4: endpoints.fraud.fallback[0].deployment: there is no deployment 'nobody';",
+        ),
+        (
+            fraud("traffic: {champion: 1}\n    fallback: [{version: 3}]"),
+            "line 4: endpoints.fraud.fallback[0]: expected one of {deployment: NAME} and {constant: {OUTPUT: VALUE}}",
+        ),
+        (
+            fraud("traffic: {champion: 1}\n    fallback: [{constant: {}}]"),
+            "line 4: endpoints.fraud.fallback[0].constant: expected outputs with their values, e.g. {score: 0.5}",
+        ),
+        (
+            fraud("traffic: {champion: 1}\n    fallback: [{constant: {y: [1, {a: 2}]}}]"),
+            "line 4: endpoints.fraud.fallback[0].constant.y[1]: expected a number, a text, true or false,"
+            " or a list of them, got keys with values",
+        ),
+        (
+            fraud("traffic: {champion: 1}\n    fallback: [{constant: {y: null}}]"),
+            "line 4: endpoints.fraud.fallback[0].constant.y: expected a number, a text,",
+        ),
+        (
+            fraud("traffic: {champion: 1}\n    fallback: [{constant: {y: 1}}, {deployment: champion}]"),
+            "line 4: endpoints.fraud.fallback[1] is never reached: a constant always answers; put it last",
+        ),
+        (
             "endpoints:\n  fraud: {model: a, sticky: header:x}",
             "line 2: endpoints.fraud.sticky needs deployments to choose from; write deployments: {main: {model: PATH}}",
         ),
@@ -206,3 +248,12 @@ def test_a_typed_model_does_not_silently_replace_several_deployments(tmp_path: P
         load_settings(["fraud.onnx"], environ={}, directory=tmp_path)
     (other,) = load_settings(["other.onnx"], environ={}, directory=tmp_path).models
     assert other.settings is None
+
+
+def test_a_typed_model_keeps_the_policy_that_needs_no_names(tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text(
+        "endpoints:\n  fraud: {model: a.onnx, fallback: [{constant: {y: 0}}]}\n"
+        "  named: {deployments: {prod: {model: b.onnx}}}"
+    )
+    settings = load_settings(["fraud.onnx", "named.onnx"], environ={}, directory=tmp_path)
+    assert settings.traffic == {"fraud": TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))}
