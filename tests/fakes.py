@@ -20,6 +20,7 @@ from headrace.core import errors
 from headrace.core.binding import Bound
 from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
+from headrace.core.fallbacks import FallbackKind
 from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import RequestRecord
@@ -97,6 +98,7 @@ class FakeRecorder:
         self.records: list[RequestRecord] = []
         self.refusals: list[tuple[str, str, Refusal]] = []
         self.retries = 0
+        self.fallbacks: list[tuple[str, FallbackKind]] = []
 
     def record(self, record: RequestRecord) -> None:
         self.records.append(record)
@@ -106,6 +108,9 @@ class FakeRecorder:
 
     def retried(self, model: str, version: str, count: int) -> None:
         self.retries += count
+
+    def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
+        self.fallbacks.append((version, kind))
 
 
 class FakeReplica:

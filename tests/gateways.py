@@ -13,6 +13,7 @@ import httpx
 from headrace.core.requests import RequestRecord
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
 from headrace.core.tensors import DType, Tensor
+from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
@@ -21,6 +22,7 @@ from headrace.gateway.settings import GatewaySettings
 from headrace.pipeline.deployment import Deployment, maker
 from headrace.pipeline.router import Router
 from headrace.protocols import grpc_frames
+from headrace.telemetry import metrics
 from headrace.telemetry.logging import Log
 from headrace.telemetry.metrics import Refusal
 from headrace.telemetry.pages import SeriesPage
@@ -40,8 +42,8 @@ class Gateway:
         self.seen: list[RequestRecord] = []
         self.refused: list[Refusal] = []
         self.logged: list[str] = []
-        recorder = RequestRecorder(SeriesPage(directory, "gateway-0"))
-        self.records = Records(recorder, [self._observe])
+        self._recorder = RequestRecorder(SeriesPage(directory, "gateway-0"))
+        self.records = Records(self._recorder, [self._observe])
 
         self.services = Services(
             settings=settings or GatewaySettings(),
@@ -59,10 +61,15 @@ class Gateway:
         self.seen += records
 
     def deploy(
-        self, *routes: DeploymentRoute, endpoint: str = "m", traffic: dict[str, float] | None = None
+        self,
+        *routes: DeploymentRoute,
+        endpoint: str = "m",
+        traffic: dict[str, float] | None = None,
+        policy: TrafficPolicy | None = None,
     ) -> list[Deployment]:
         """Route tables with these deployments of one more endpoint."""
-        made = EndpointRoute(endpoint, routes, {routes[0].id: 1.0} if traffic is None else traffic)
+        weights = {routes[0].id: 1.0} if traffic is None else traffic
+        made = EndpointRoute(endpoint, routes, weights, policy or TrafficPolicy())
         others = tuple(e for e in self._table.endpoints if e.name != endpoint)
         self._table = RouteTable(self._table.version + 1, 1, (*others, made))
         self.services.router.apply(self._table)
@@ -86,6 +93,17 @@ class Gateway:
         """(protocol, outcome, error code) of every request recorded so far."""
         self.records.flush()
         return [(r.protocol, r.outcome, r.error) for r in self.seen]
+
+    def fallbacks(self) -> dict[tuple[str, str, str], float]:
+        """(endpoint, version asked, what answered) → how often."""
+        cells = self._recorder._cells
+        return {
+            (key[1], key[2], kind): cells[key][at]
+            for key in cells
+            if key[0] == metrics.FALLBACKS.name
+            for kind, at in metrics.FALLBACKS.position.items()
+            if cells[key][at]
+        }
 
     def client(self) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=True)  # type: ignore[arg-type]

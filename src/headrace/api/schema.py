@@ -10,6 +10,7 @@ from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.models import TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
+from headrace.core.traffic import TrafficPolicy
 
 
 class Tensor(BaseModel):
@@ -78,7 +79,8 @@ class Deployment(BaseModel):
     platform: str = Field(description="Model format, as in the Open Inference Protocol.", examples=["onnx_onnxv1"])
     ready: bool
     reason: str = Field(description="Why it is not ready; empty when it is.")
-    traffic: float = Field(description="Share of the endpoint's requests, 0 to 1.")
+    name: str = Field(description="Under its endpoint; empty for versions that are only addressed by number.")
+    traffic: float = Field(description="Share of the endpoint's requests that it gets now, 0 to 1.")
     desired_replicas: int
     batchable: bool | None = Field(description="Rows of several requests may be joined; null until loaded.")
     inputs: list[Tensor] = Field(description="Empty until loaded.")
@@ -96,6 +98,7 @@ class Deployment(BaseModel):
             platform=deployment.platform,
             ready=deployment.ready,
             reason="" if deployment.ready else deployment.reason,
+            name=deployment.name,
             traffic=endpoint.traffic.get(deployment.id, 0.0) / weights if weights else 0.0,
             desired_replicas=deployment.desired_replicas,
             batchable=signature.batchable if signature else None,
@@ -106,11 +109,42 @@ class Deployment(BaseModel):
         )
 
 
+class TrafficRule(BaseModel):
+    """Requests with one of the values go to the deployment."""
+
+    when: str = Field(description="Where the value stands.", examples=["header:x-plan"])
+    values: list[str] = Field(description="Empty: any value.")
+    deployment: str
+
+
+class Traffic(BaseModel):
+    """How an endpoint's requests were asked to be spread."""
+
+    weights: dict[str, float] = Field(description="By deployment, in any unit.", examples=[{"champion": 95}])
+    sticky: str | None = Field(description="Requests with the same value there go to the same deployment.")
+    rules: list[TrafficRule]
+    overrides: list[str] = Field(description="Headers in which a request may name its deployment.")
+
+    @classmethod
+    def of(cls, policy: TrafficPolicy) -> Traffic:
+        return cls(
+            weights=policy.weights,
+            sticky=None if policy.sticky is None else str(policy.sticky),
+            rules=[
+                TrafficRule(when=str(rule.source), values=list(rule.values), deployment=rule.deployment)
+                for rule in policy.rules
+            ],
+            overrides=list(policy.overrides),
+        )
+
+
 class Endpoint(BaseModel):
     """A stable name that clients call."""
 
     name: str = Field(examples=["fraud"])
     ready: bool = Field(description="Some deployment that gets traffic can answer.")
+    traffic: Traffic
+    waiting: list[str] = Field(description="Deployments whose share others take, because they are not ready.")
     deployments: list[Deployment]
 
     @classmethod
@@ -119,6 +153,8 @@ class Endpoint(BaseModel):
         return cls(
             name=endpoint.name,
             ready=any(deployment.ready and deployment.traffic > 0 for deployment in deployments),
+            traffic=Traffic.of(endpoint.policy),
+            waiting=list(endpoint.waiting),
             deployments=deployments,
         )
 

@@ -28,11 +28,12 @@ from headrace.control import plan as planning
 from headrace.control import publish
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
 from headrace.core import errors
-from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
+from headrace.core.endpoints import DeploymentSpec, deployment_id, endpoint_and_version
 from headrace.core.envelope import Splitter, wrap
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import RouteTable
+from headrace.core.traffic import EndpointTraffic, TrafficPolicy
 from headrace.replica.spec import ReplicaSpec
 from headrace.runtimes.runtime import LoadOptions
 from headrace.telemetry import logging
@@ -74,7 +75,10 @@ class Controller:
         """What the watcher had seen when its last change was deployed."""
         self._published: frozenset[str] = frozenset()
         """Replicas that the current table shows as ready."""
-        self._switches: dict[str, Switch] = {}
+        self._switches: dict[tuple[str, str], Switch] = {}
+        """By endpoint and name of the deployment."""
+        self._waiting: dict[str, tuple[str, ...]] = {}
+        """Deployments whose share others take, as it was told last."""
         self._switched: list[events.VersionLoaded] = []
         """Not told yet."""
         self._explained: dict[str, str] = {}
@@ -148,8 +152,8 @@ class Controller:
         results = await sources.inspect(candidates, self._settings.trust) if candidates else []
         for candidate, result in zip(candidates, results, strict=True):
             self._want(candidate, result)
-            if candidate.served and isinstance(result, DeploymentSpec):
-                self._desired.traffic[result.endpoint] = result.id
+            if candidate.served:
+                self._aim(candidate, result.version)
         self._inspected = True
         self._changed.set()
 
@@ -163,7 +167,7 @@ class Controller:
         self._desired.deployments = {spec.id: spec for spec in state.deployments}
         self._desired.traffic = dict(state.traffic)
         self._desired.failures = {(endpoint, version): reason for endpoint, version, reason in state.failures}
-        self._switches = dict(state.switches)
+        self._switches = {(switch.endpoint, switch.deployment): switch for switch in state.switches}
         for deployment, failure in state.load_failures.items():
             restarts = self._observed.restarts_of(deployment)
             restarts.load_failure, restarts.log_tail = failure.reason, failure.log_tail
@@ -179,7 +183,7 @@ class Controller:
             deployments=tuple(desired.deployments.values()),
             traffic=dict(desired.traffic),
             failures=tuple((*key, reason) for key, reason in desired.failures.items()),
-            switches=dict(self._switches),
+            switches=tuple(self._switches.values()),
             load_failures={d: LoadFailure(r.load_failure, r.log_tail) for d, r in restarts.items() if r.load_failure},
             watched=self._watched,
         )
@@ -197,6 +201,18 @@ class Controller:
         self._desired.deployments[result.id] = result
         self._say(events.ModelInspected(result.endpoint, result.version, result.artifact))
 
+    def _aim(self, candidate: sources.Candidate, version: str) -> None:
+        """Requests for the candidate's deployment go to this version of it."""
+        endpoint = candidate.endpoint
+        known = self._desired.traffic.get(endpoint)
+        traffic = known or EndpointTraffic(self._settings.traffic.get(endpoint, TrafficPolicy()))
+        self._desired.traffic[endpoint] = traffic.aimed(candidate.deployment, deployment_id(endpoint, version))
+
+    def _serving(self, endpoint: str, deployment: str) -> str | None:
+        """Id of the version that serves under this name, or will when it is ready; None when there is none."""
+        target = self._desired.traffic.get(endpoint, EndpointTraffic()).targets.get(deployment)
+        return target if target in self._desired.deployments else None
+
     def _fail(self, failure: sources.Failure) -> None:
         self._desired.failures[failure.endpoint, failure.version] = failure.reason
         self._say(events.ModelFailed(failure.endpoint, failure.version, failure.reason))
@@ -204,8 +220,8 @@ class Controller:
     async def _deploy_change(self, change: Change) -> None:
         """--watch: put a new version beside the old one; it takes over when it is ready."""
         (result,) = await sources.inspect([change.candidate], self._settings.trust)
-        endpoint = change.candidate.endpoint
-        serving = self._desired.traffic.get(endpoint)
+        endpoint, name = change.candidate.endpoint, change.candidate.deployment
+        serving = self._serving(endpoint, name)
         if change.replaces is not None:
             # Whatever kept the version before this one from being served is history.
             self._desired.failures.pop((endpoint, change.replaces), None)
@@ -217,20 +233,22 @@ class Controller:
             result = sources.Failure(endpoint, result.version, reason)
         elif isinstance(result, sources.Failure) and serving is None:
             self._fail(result)
+            self._aim(change.candidate, result.version)
             return
         if isinstance(result, sources.Failure):
             self._say(events.ModelFailed(result.endpoint, result.version, result.reason))
             return
         self._observed.restarts.pop(result.id, None)
         self._want(change.candidate, result)
-        earlier = self._switches.pop(endpoint, None)
+        earlier = self._switches.pop((endpoint, name), None)
         if earlier is not None and earlier.old is not None and earlier.new != serving:
             # A newer change came before the last one was ready: that one is not needed any more.
             self._desired.deployments.pop(earlier.new, None)
         if serving is None:
-            self._desired.traffic[endpoint] = result.id
+            self._aim(change.candidate, result.version)
         elif change.candidate.served and serving != result.id:
-            self._switches[endpoint] = Switch(result.id, serving if change.replaces is not None else None)
+            old = serving if change.replaces is not None else None
+            self._switches[endpoint, name] = Switch(endpoint, name, result.id, old)
         self._changed.set()
 
     def _keeps(self, changed: DeploymentSpec) -> bool:
@@ -243,20 +261,21 @@ class Controller:
         )
 
     def _switch_when_ready(self) -> None:
-        for endpoint, switch in list(self._switches.items()):
+        for key, switch in list(self._switches.items()):
             spec = self._desired.deployments.get(switch.new)
             failure = self._observed.restarts_of(switch.new).load_failure
             if spec is None or failure:
-                del self._switches[endpoint]
+                del self._switches[key]
                 self._desired.deployments.pop(switch.new, None)
                 continue
             if not self._reachable(spec):
                 continue
-            old = self._desired.traffic.get(endpoint, "")
-            self._desired.traffic[endpoint] = switch.new
+            endpoint, traffic = switch.endpoint, self._desired.traffic[switch.endpoint]
+            old = traffic.targets.get(switch.deployment, "")
+            self._desired.traffic[endpoint] = traffic.aimed(switch.deployment, switch.new)
             if switch.old is not None:
                 self._desired.deployments.pop(switch.old, None)
-            del self._switches[endpoint]
+            del self._switches[key]
             self._switched.append(events.VersionLoaded(endpoint, spec.version, endpoint_and_version(old)[1]))
 
     def _reachable(self, spec: DeploymentSpec) -> bool:
@@ -296,6 +315,7 @@ class Controller:
         self._save()
         self._announce_when_settled()
         self._announce_switches()
+        self._announce_shifts()
 
     def _idle(self, now: float) -> frozenset[str]:
         """Draining workers whose deployments no gateway uses any more, or that have drained long enough."""
@@ -420,6 +440,17 @@ class Controller:
             for event in self._switched:
                 self._say(event)
             self._switched.clear()
+
+    def _announce_shifts(self) -> None:
+        """Who takes whose traffic, when that changes; at the start it is no news that nobody is ready yet."""
+        if not self._announced:
+            return
+        for endpoint in self._table.endpoints:
+            waiting = endpoint.waiting
+            if waiting != self._waiting.get(endpoint.name, ()):
+                self._waiting[endpoint.name] = waiting
+                shares = {d.name: endpoint.traffic[d.id] for d in endpoint.deployments if d.id in endpoint.traffic}
+                self._say(events.TrafficShifted(endpoint.name, waiting, shares))
 
     def _settled(self, spec: DeploymentSpec) -> bool:
         failed = bool(self._observed.restarts_of(spec.id).load_failure)

@@ -12,11 +12,15 @@ import msgspec
 
 from headrace.app.watching import Watched
 from headrace.core.endpoints import DeploymentSpec
+from headrace.core.traffic import EndpointTraffic
 
 
 class Switch(msgspec.Struct, frozen=True):
-    """Traffic of an endpoint moves to ``new`` when it is ready; ``old`` then leaves (None: it stays addressable)."""
+    """Traffic of a deployment moves to ``new`` when it is ready; ``old`` then leaves (None: it stays addressable)."""
 
+    endpoint: str
+    deployment: str
+    """Its name under the endpoint."""
     new: str
     old: str | None
 
@@ -34,9 +38,9 @@ class ControllerState(msgspec.Struct, frozen=True):
 
     began: float
     deployments: tuple[DeploymentSpec, ...]
-    traffic: dict[str, str]
+    traffic: dict[str, EndpointTraffic]
     failures: tuple[tuple[str, str, str], ...]
-    switches: dict[str, Switch]
+    switches: tuple[Switch, ...]
     load_failures: dict[str, LoadFailure]
     watched: Watched | None
 

@@ -47,6 +47,15 @@ class VersionLoaded(msgspec.Struct, frozen=True, tag=True):
     replaced: str
 
 
+class TrafficShifted(msgspec.Struct, frozen=True, tag=True):
+    """Deployments that are not ready take no traffic while others can, or all take their own again: ``waiting`` is
+    empty then. ``shares``: deployment name → share of the endpoint's requests, in all 1."""
+
+    endpoint: str
+    waiting: tuple[str, ...]
+    shares: dict[str, float]
+
+
 class BatchingExplained(msgspec.Struct, frozen=True, tag=True):
     """--explain-batching: the batch limit of a deployment changed, with the reason."""
 
@@ -63,5 +72,13 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 
 
 Event = (
-    ModelInspected | ModelFailed | Serving | ReplicaRestarted | VersionLoaded | BatchingExplained | Draining | Stopped
+    ModelInspected
+    | ModelFailed
+    | Serving
+    | ReplicaRestarted
+    | VersionLoaded
+    | TrafficShifted
+    | BatchingExplained
+    | Draining
+    | Stopped
 )

@@ -62,6 +62,9 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
         if path.is_dir() and source.name is None:
             continue
         name = endpoint_name(source)
+        if source.deployment is not None:
+            # The file's own mapping keeps these apart.
+            name = f"{name}:{source.deployment}"
         if name in taken:
             raise errors.BadSettings(
                 f"{taken[name]!r} and {source.path!r} would both be endpoint {name!r};"

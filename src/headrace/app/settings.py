@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, Isolation, ResourceSettings
+from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
 
@@ -23,6 +24,12 @@ class ModelSource(msgspec.Struct, frozen=True):
     """Class in a Python file; None: the only ``headrace.Model`` in it."""
     settings: DeploymentSettings | None = None
     """Settings from the file's ``endpoints:`` section; None: the global ones."""
+    deployment: str | None = None
+    """Its name under the endpoint; None: the endpoint names none."""
+    version: str | None = None
+    """As the file says; of a folder with several versions the one to take. None: see ``default_version``."""
+    default_version: str = "1"
+    """Of a model that brings no version."""
 
 
 class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +59,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 class ServeSettings(msgspec.Struct, frozen=True):
     models: tuple[ModelSource, ...]
+    traffic: dict[str, TrafficPolicy] = {}
+    """Policies of the endpoints that have one."""
     gateway: GatewaySettings = GatewaySettings()
     deployment: DeploymentSettings = DeploymentSettings()
     logs: LogSettings = LogSettings()

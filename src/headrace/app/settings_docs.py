@@ -41,6 +41,49 @@ endpoints:
 models: [churn.ubj, team/risk=risk.onnx]   # more models, with the settings of the top level
 ```
 
+**Several deployments** of one endpoint share its requests:
+
+```yaml
+endpoints:
+  fraud:
+    traffic: {champion: 95, challenger: 5}     # weights, in any unit
+    sticky: header:x-user-id                   # or body:FIELD: the same value goes to the same deployment
+    rules:                                     # the first that fits decides; without equals or in: any value
+      - {when: header:x-plan, equals: gold, deployment: challenger}
+      - {when: body:country, in: [DE, AT], deployment: challenger}
+    overrides: [X-Headrace-Deployment]         # headers in which a request may name its deployment
+    deployments:
+      champion: {model: a.onnx, replicas: 2}
+      challenger: {model: b.onnx, version: 7}
+```
+
+A request goes by, in this order: `/versions/V` in its path, an override, the first rule that fits, its sticky value,
+chance by the weights. `overrides` may list `X-Headrace-Deployment`, `X-Amzn-SageMaker-Target-Variant` and
+`azureml-model-deployment`; one that is not listed is refused with 400, one that names nobody with 404. Metadata of gRPC
+are headers. `body:FIELD` is a parameter of the request or the first element of the input of that name: rows of one
+request stay together. Answers carry `X-Headrace-Deployment`. A deployment that is not ready takes no traffic by
+weights, rules or sticky values while another one can; its share falls to the others until it is back.
+
+**Fallbacks** answer when the chosen deployment fails, is late or refuses; they are tried in order:
+
+```yaml
+endpoints:
+  fraud:
+    traffic: {champion: 100}
+    fallback:
+      - {deployment: rules}                    # another deployment of the endpoint
+      - {constant: {score: 0.5}}               # every row gets these outputs; no model runs
+    deployments: {champion: {model: a.onnx}, rules: {model: rules.py}}
+```
+
+Answers of a fallback carry `X-Headrace-Fallback`. There is none for callers' errors, after a first chunk, for a
+request that names its version or deployment, and where the first attempt may have run and `idempotent` is false. Second
+attempts after one that may have run are paid from the retry budget (10 % of traffic). A deployment of which half of the
+last 20 requests failed is not asked for 5 seconds, then by one request at a time.
+
+Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several
+versions it chooses. Versions of an endpoint differ.
+
 Models typed on the command line replace those of the file; one whose name is an endpoint of the file keeps the
 settings that stand there. `HEADRACE_MODELS` does the same (comma-separated).
 

@@ -6,19 +6,24 @@ Every error names the file, the line and the full key path. Values are taken as 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from headrace.app import settings_traffic
 from headrace.app.model_sources import parse_source, rebase
 from headrace.app.settings import ModelSource
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
+from headrace.app.settings_nodes import NodeReader, nearest, type_of
+from headrace.app.settings_traffic import TrafficReader
 from headrace.core import errors, names
+from headrace.core.traffic import MAIN, TrafficPolicy
 
 FILE_NAME = "headrace.yaml"
 
@@ -26,22 +31,27 @@ Values = dict[str, Any]
 """Parsed values by the name of their key, ``batching.mode``."""
 
 _LATER_ENDPOINT_KEYS = {
-    "traffic": "traffic splits between deployments",
-    "sticky": "sticky routing",
     "slo": "service-level objectives",
-    "shadow": "shadow traffic",
+    "shadow": "shadow deployments",
     "rollout": "rollouts",
 }
-_SCALAR_NAMES = {"null": "nothing", "bool": "true/false", "int": "a whole number", "float": "a number", "str": "text"}
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointEntry:
-    """An endpoint of the file: where its model is and the settings that stand under it."""
+class DeploymentEntry:
+    """Where the model of a deployment is, and the settings that stand under it. ``where``: file and line."""
 
     source: ModelSource
     values: Values
     where: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEntry:
+    """An endpoint of the file, with one deployment or several and the policy that chooses among them."""
+
+    deployments: tuple[DeploymentEntry, ...]
+    policy: TrafficPolicy = field(default_factory=TrafficPolicy)
 
 
 @dataclass(slots=True)
@@ -80,17 +90,6 @@ def parse_value(key: Key, text: str, where: str) -> Any:
         raise errors.BadSettings(f"{where}: {key.name}: expected {key.kind.expected}, got {text!r}") from None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`` did you mean …?`` with the closest of ``known``, or all of them when they are few, or nothing."""
-    options = list(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    if len(options) <= 12:
-        return f"; valid here: {', '.join(options)}"
-    return ""
-
-
 def _compose(text: str, path: Path) -> MappingNode | None:
     try:
         loader = yaml.SafeLoader(text)
@@ -102,7 +101,7 @@ def _compose(text: str, path: Path) -> MappingNode | None:
         raise errors.BadSettings(f"{path} line {line}: not valid YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise errors.BadSettings(f"{path}: not valid YAML: {error}") from error
-    if root is None or (isinstance(root, ScalarNode) and _type_of(root) == "null"):
+    if root is None or (isinstance(root, ScalarNode) and type_of(root) == "null"):
         return None
     if not isinstance(root, MappingNode):
         raise errors.BadSettings(f"{path} line {root.start_mark.line + 1}: expected keys with values at the top level")
@@ -129,28 +128,16 @@ def _flatten(loader: yaml.SafeLoader, node: Node, path: Path, seen: set[int]) ->
             _flatten(loader, item, path, seen)
 
 
-def _type_of(node: Node) -> str:
-    return str(node.tag).rpartition(":")[2]
-
-
-def _describe(node: Node) -> str:
-    if isinstance(node, MappingNode):
-        return "keys with values"
-    if isinstance(node, SequenceNode):
-        return "a list"
-    kind = _type_of(node)
-    return "nothing" if kind == "null" else f"{_SCALAR_NAMES.get(kind, kind)} {node.value!r}"
-
-
-class _Reader:
+class _Reader(NodeReader):
     """Walks the nodes of one file and fills a SettingsFile."""
 
     def __init__(self, parsed: SettingsFile) -> None:
+        super().__init__(parsed.path)
         self._parsed = parsed
         self._folder = parsed.path.parent
 
     def read_root(self, root: MappingNode) -> None:
-        for name, key_node, node in self._items(root, ""):
+        for name, key_node, node in self.items(root, ""):
             match name:
                 case "models":
                     self._parsed.models.extend(self._models(node))
@@ -183,10 +170,10 @@ class _Reader:
         if not inner:
             self._refuse_unknown(shown, name, key_node, known, keys, full)
         shorthand = SHORTHANDS.get(full)
-        if shorthand is not None and isinstance(node, ScalarNode) and _type_of(node) != "null":
+        if shorthand is not None and isinstance(node, ScalarNode) and type_of(node) != "null":
             into[shorthand] = self._value(BY_NAME[shorthand], node, shown)
             return
-        for child, child_key, child_node in self._items(node, shown):
+        for child, child_key, child_node in self.items(node, shown):
             self._setting(child, f"{full}.", child_key, child_node, keys, inner, into, parents)
 
     def _refuse_unknown(
@@ -201,29 +188,29 @@ class _Reader:
                 hint = f"; did you mean {deeper[0]!r}?"
             elif elsewhere:
                 hint = f"; {elsewhere[0]!r} is a setting of the whole server: it belongs at the top level"
-        raise errors.BadSettings(f"{self._at(node)}: unknown key {shown!r}{hint}")
+        raise errors.BadSettings(f"{self.at(node)}: unknown key {shown!r}{hint}")
 
     def _value(self, key: Key, node: Node, shown: str) -> Any:
-        if isinstance(node, ScalarNode) and _type_of(node) == "null":
+        if isinstance(node, ScalarNode) and type_of(node) == "null":
             if key.nullable:
                 return None
-            self._refuse(node, shown, key.kind.expected)
+            self.refuse(node, shown, key.kind.expected)
         match key.kind.form:
             case Form.SCALAR:
                 if not isinstance(node, ScalarNode):
-                    self._refuse(node, shown, key.kind.expected)
+                    self.refuse(node, shown, key.kind.expected)
                 value = self._scalar(key, node, shown)
                 return str(self._rebase(value)) if key.kind.is_path else value
             case Form.LIST:
-                return tuple(self._trusted(self._text(item, f"{shown}[{i}]")) for i, item in self._list(node, shown))
+                return tuple(self._trusted(self.text(item, f"{shown}[{i}]")) for i, item in self.list_of(node, shown))
             case Form.MAP:
-                return {name: self._text(item, f"{shown}.{name}") for name, _, item in self._items(node, shown)}
+                return {name: self.text(item, f"{shown}.{name}") for name, _, item in self.items(node, shown)}
 
     def _scalar(self, key: Key, node: ScalarNode, shown: str) -> Any:
         try:
             return key.kind.parse(node.value)
         except ValueError:
-            self._refuse(node, shown, key.kind.expected)
+            self.refuse(node, shown, key.kind.expected)
 
     def _rebase(self, path: str) -> str:
         return path if self._folder == Path() or Path(path).is_absolute() else str(self._folder / path)
@@ -232,93 +219,114 @@ class _Reader:
         return entry if entry.startswith("sha256:") else self._rebase(entry)
 
     def _models(self, node: Node) -> Iterator[ModelSource]:
-        for index, item in self._list(node, "models"):
-            text = self._text(item, f"models[{index}]")
-            yield rebase(parse_source(text, where=f"{self._at(item)}: models[{index}]"), self._folder)
+        for index, item in self.list_of(node, "models"):
+            text = self.text(item, f"models[{index}]")
+            yield rebase(parse_source(text, where=f"{self.at(item)}: models[{index}]"), self._folder)
 
     def _endpoints(self, node: Node) -> None:
-        for name, key_node, body in self._items(node, "endpoints"):
+        for name, key_node, body in self.items(node, "endpoints"):
             try:
                 names.check_endpoint(name)
             except errors.BadSettings as error:
-                raise errors.BadSettings(f"{self._at(key_node)}: {error.message}") from None
+                raise errors.BadSettings(f"{self.at(key_node)}: {error.message}") from None
             self._parsed.endpoints[name] = self._endpoint(name, key_node, body)
 
     def _endpoint(self, name: str, key_node: Node, body: Node) -> EndpointEntry:
         shown = f"endpoints.{name}"
-        found = {child: (at, node) for child, at, node in self._items(body, shown)}
+        found = {child: (at, node) for child, at, node in self.items(body, shown)}
         for later, what in _LATER_ENDPOINT_KEYS.items():
             if later in found:
-                at = self._at(found[later][0])
+                at = self.at(found[later][0])
                 raise errors.Unsupported(
                     f"{at}: {shown}.{later}: {what} are not supported yet; they come in a later release"
                 )
-        if "deployments" not in found:
-            return self._deployment(name, shown, key_node, body)
-        others = [child for child in found if child != "deployments"]
+        if "deployments" in found:
+            return self._with_deployments(name, shown, found)
+        for policy_key in settings_traffic.KEYS:
+            if policy_key in found and policy_key != "fallback":
+                raise errors.BadSettings(
+                    f"{self.at(found[policy_key][0])}: {shown}.{policy_key} needs deployments to choose from;"
+                    f" write deployments: {{main: {{model: PATH}}}}"
+                )
+        policy = TrafficReader(self, shown, [MAIN]).read({k: v for k, v in found.items() if k == "fallback"})
+        return EndpointEntry((self._deployment(name, shown, key_node, body, skip="fallback"),), policy)
+
+    def _with_deployments(self, name: str, shown: str, found: dict[str, tuple[Node, Node]]) -> EndpointEntry:
+        others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS)]
         if others:
             raise errors.BadSettings(
-                f"{self._at(found[others[0]][0])}: {shown}.{others[0]} stands beside deployments;"
+                f"{self.at(found[others[0]][0])}: {shown}.{others[0]} stands beside deployments;"
                 f" move it under the deployment"
             )
-        deployments = list(self._items(found["deployments"][1], f"{shown}.deployments"))
-        if len(deployments) > 1:
-            raise errors.Unsupported(
-                f"{self._at(deployments[1][1])}: {shown}.deployments has {len(deployments)} deployments; several"
-                " deployments under one endpoint come with traffic splits in a later release: keep one"
+        node = found["deployments"][1]
+        deployments: dict[str, DeploymentEntry] = {}
+        for child, child_key, child_body in self.items(node, f"{shown}.deployments"):
+            try:
+                names.check_deployment(child)
+            except errors.BadSettings as error:
+                raise errors.BadSettings(f"{self.at(child_key)}: {shown}.deployments: {error.message}") from None
+            deployments[child] = self._deployment(
+                name, f"{shown}.deployments.{child}", child_key, child_body, deployment=child
             )
         if not deployments:
-            self._refuse(found["deployments"][1], f"{shown}.deployments", "one deployment, e.g. main: {model: PATH}")
-        child, child_key, child_body = deployments[0]
-        return self._deployment(name, f"{shown}.deployments.{child}", child_key, child_body)
+            self.refuse(node, f"{shown}.deployments", "one deployment, e.g. main: {model: PATH}")
+        policy = TrafficReader(self, shown, list(deployments)).read(found)
+        return EndpointEntry(self._numbered(shown, list(deployments.values())), policy)
 
-    def _deployment(self, endpoint: str, shown: str, key_node: Node, body: Node) -> EndpointEntry:
+    def _numbered(self, shown: str, deployments: list[DeploymentEntry]) -> tuple[DeploymentEntry, ...]:
+        """Every deployment has a version of its own, for models that bring none: the first free number."""
+        taken: dict[str, str] = {}
+        for entry in deployments:
+            version = entry.source.version
+            if version is not None and version in taken:
+                raise errors.BadSettings(
+                    f"{entry.where}: {shown}.deployments.{entry.source.deployment}.version: {taken[version]!r} has"
+                    f" version {version} already; versions of an endpoint differ"
+                )
+            if version is not None:
+                taken[version] = entry.source.deployment or ""
+        free = (str(number) for number in itertools.count(1) if str(number) not in taken)
+        return tuple(
+            entry
+            if entry.source.version is not None
+            else replace(entry, source=msgspec.structs.replace(entry.source, default_version=next(free)))
+            for entry in deployments
+        )
+
+    def _deployment(
+        self, endpoint: str, shown: str, key_node: Node, body: Node, *, deployment: str | None = None, skip: str = ""
+    ) -> DeploymentEntry:
         keys = tuple(key for key in KEYS if key.per_deployment)
-        known = [*_children("", keys), "model"]
+        known = [*_children("", keys), "model", *(["version"] if deployment else [])]
         values: Values = {}
         source: ModelSource | None = None
-        for name, at, node in self._items(body, shown):
+        version: str | None = None
+        for name, at, node in self.items(body, shown):
+            if name == skip:
+                continue
             if name == "model":
-                text = self._text(node, f"{shown}.model")
-                parsed = parse_source(text, name=endpoint, where=f"{self._at(node)}: {shown}.model")
+                text = self.text(node, f"{shown}.model")
+                parsed = parse_source(text, name=endpoint, where=f"{self.at(node)}: {shown}.model")
                 source = rebase(parsed, self._folder)
+            elif name == "version" and deployment:
+                version = self._version(node, f"{shown}.version")
             elif name == "replicas" and isinstance(node, MappingNode):
                 raise errors.Unsupported(
-                    f"{self._at(node)}: {shown}.replicas: bounds (autoscaling) come in a later release; give a number"
+                    f"{self.at(node)}: {shown}.replicas: bounds (autoscaling) come in a later release; give a number"
                 )
             else:
                 self._setting(name, "", at, node, keys, known, values, f"{shown}.")
         if source is None:
-            raise errors.BadSettings(f"{self._at(key_node)}: {shown} has no model; add model: PATH")
-        return EndpointEntry(source, values, self._at(key_node))
+            raise errors.BadSettings(f"{self.at(key_node)}: {shown} has no model; add model: PATH")
+        source = msgspec.structs.replace(source, deployment=deployment, version=version)
+        return DeploymentEntry(source, values, self.at(key_node))
 
-    def _items(self, node: Node, shown: str) -> Iterator[tuple[str, Node, Node]]:
-        if not isinstance(node, MappingNode):
-            self._refuse(node, shown, "keys with values")
-        found: dict[str, tuple[Node, Node]] = {}
-        for key_node, value in node.value:
-            if not isinstance(key_node, ScalarNode):
-                self._refuse(key_node, shown or "the top level", "plain keys")
-            # What was merged in stands first, so the later one of a name is the mapping's own.
-            found[str(key_node.value)] = key_node, value
-        for name, (key_node, value) in found.items():
-            yield name, key_node, value
-
-    def _list(self, node: Node, shown: str) -> Iterator[tuple[int, Node]]:
-        if not isinstance(node, SequenceNode):
-            self._refuse(node, shown, "a list")
-        yield from enumerate(node.value)
-
-    def _text(self, node: Node, shown: str) -> str:
-        if not isinstance(node, ScalarNode) or _type_of(node) == "null" or not node.value:
-            self._refuse(node, shown, "a text")
-        return str(node.value)
-
-    def _at(self, node: Node) -> str:
-        return f"{self._parsed.path} line {node.start_mark.line + 1}"
-
-    def _refuse(self, node: Node, shown: str, expected: str) -> NoReturn:
-        raise errors.BadSettings(f"{self._at(node)}: {shown}: expected {expected}, got {_describe(node)}")
+    def _version(self, node: Node, shown: str) -> str:
+        text = self.text(node, shown)
+        try:
+            return names.check_version(text)
+        except errors.BadSettings as error:
+            raise errors.BadSettings(f"{self.at(node)}: {shown}: {error.message}") from None
 
 
 def _children(prefix: str, keys: tuple[Key, ...]) -> list[str]:

@@ -17,10 +17,12 @@ import msgspec
 
 from headrace.app.model_sources import endpoint_name, parse_source
 from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
-from headrace.app.settings_file import FILE_NAME, SettingsFile, Values, nearest, parse_value, read_settings
+from headrace.app.settings_file import FILE_NAME, DeploymentEntry, SettingsFile, Values, parse_value, read_settings
 from headrace.app.settings_keys import BY_NAME, BY_VARIABLE, SHORTHANDS, Form, Key, Section
+from headrace.app.settings_nodes import nearest
 from headrace.core import errors
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, ResourceSettings
+from headrace.core.traffic import MAIN, TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
 
@@ -54,7 +56,7 @@ def load_settings(
     sources = _sources(typed, file, over)
     if not sources:
         raise errors.BadSettings(_nothing_to_serve(file, config, directory))
-    settings = _build(values, sources)
+    settings = msgspec.structs.replace(_build(values, sources), traffic=_policies(file, typed))
     _check(settings)
     return settings
 
@@ -127,14 +129,32 @@ def _sources(typed: list[ModelSource], file: SettingsFile | None, over: Values) 
     """Models that were typed replace the file's, but keep the settings of a file's endpoint of their name."""
     if file is None:
         return tuple(typed)
-    own = {name: _deployment(_over(_over(file.values, entry.values), over)) for name, entry in file.endpoints.items()}
-    if typed:
-        return tuple(msgspec.structs.replace(source, settings=own.get(endpoint_name(source))) for source in typed)
-    listed = [entry.source for entry in file.endpoints.values()]
-    return (
-        *(msgspec.structs.replace(source, settings=own[source.name or ""]) for source in listed),
-        *file.models,
-    )
+    values = file.values
+
+    def settings(entry: DeploymentEntry) -> DeploymentSettings:
+        return _deployment(_over(_over(values, entry.values), over))
+
+    if not typed:
+        listed = [entry for endpoint in file.endpoints.values() for entry in endpoint.deployments]
+        return (*(msgspec.structs.replace(entry.source, settings=settings(entry)) for entry in listed), *file.models)
+    sources = []
+    for source in typed:
+        endpoint = file.endpoints.get(endpoint_name(source))
+        if endpoint is not None and len(endpoint.deployments) > 1:
+            raise errors.BadSettings(
+                f"{source.path} would replace endpoint {endpoint_name(source)!r} of {file.path}, which has"
+                f" {len(endpoint.deployments)} deployments with settings of their own; serve it under another name,"
+                f" e.g. {endpoint_name(source)}-2={source.path}, or change the file"
+            )
+        own = None if endpoint is None else settings(endpoint.deployments[0])
+        sources.append(msgspec.structs.replace(source, settings=own))
+    return tuple(sources)
+
+
+def _policies(file: SettingsFile | None, typed: list[ModelSource]) -> dict[str, TrafficPolicy]:
+    """Of the file's endpoints. A typed model is a deployment without a name: only what needs none goes with it."""
+    found = {} if file is None else {name: entry.policy for name, entry in file.endpoints.items()}
+    return {name: policy for name, policy in found.items() if not typed or policy.weights.keys() == {MAIN}}
 
 
 def _build(values: Values, models: tuple[ModelSource, ...]) -> ServeSettings:

@@ -14,13 +14,14 @@ from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.core import errors, names
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import Artifact
+from headrace.core.traffic import MAIN
 from headrace.runtimes import repository, trust
 
 _INSPECT_TIMEOUT_S = 120.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A version found on disk, not yet inspected. ``served``: gets the endpoint's traffic."""
+    """A version found on disk, not yet inspected. ``served``: gets the traffic of its deployment."""
 
     endpoint: str
     version: str
@@ -30,6 +31,7 @@ class Candidate(msgspec.Struct, frozen=True):
     typed: bool
     """The user named this very file."""
     settings: DeploymentSettings
+    deployment: str = MAIN
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -46,21 +48,26 @@ def discover(settings: ServeSettings) -> tuple[list[Candidate], list[Failure]]:
         try:
             candidates = _candidates(source, source.settings or settings.deployment)
         except errors.HeadraceError as error:
-            failures.append(
-                Failure(source.name or names.endpoint_from_path(Path(source.path).stem), "1", error.message)
-            )
+            name = source.name or names.endpoint_from_path(Path(source.path).stem)
+            failures.append(Failure(name, source.version or source.default_version, error.message))
             continue
         for candidate in candidates:
             key = candidate.endpoint, candidate.version
             if key in found:
-                reason = (
-                    f"{found[key].path} is version {key[1]} of endpoint {key[0]!r} already;"
-                    f" name this one, e.g. {key[0]}-2={candidate.path}"
-                )
-                failures.append(Failure(f"{key[0]}-2", key[1], reason))
+                failures.append(_taken(found[key], candidate))
             else:
                 found[key] = candidate
     return list(found.values()), failures
+
+
+def _taken(first: Candidate, second: Candidate) -> Failure:
+    """Two models of one version."""
+    endpoint, version = second.endpoint, second.version
+    reason = f"{first.path} is version {version} of endpoint {endpoint!r} already; "
+    if first.deployment == second.deployment:
+        return Failure(f"{endpoint}-2", version, f"{reason}name this one, e.g. {endpoint}-2={second.path}")
+    reason += f"give deployment {second.deployment!r} another one (version: N)"
+    return Failure(f"{endpoint}-{second.deployment}", version, reason)
 
 
 def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candidate]:
@@ -71,7 +78,7 @@ def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candi
             f"{source.path} holds {len(endpoints)} models ({', '.join(sorted(endpoints)[:5])}); it cannot be named"
             f" {source.name!r}: serve it without a name, or name one of its folders"
         )
-    return [
+    candidates = [
         Candidate(
             endpoint=names.check_endpoint(source.name or f.name),
             version=names.check_version(f.version),
@@ -83,6 +90,25 @@ def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candi
         )
         for f in found
     ]
+    return candidates if source.deployment is None else [_of_deployment(source, source.deployment, candidates)]
+
+
+def _of_deployment(source: ModelSource, name: str, candidates: list[Candidate]) -> Candidate:
+    """The one version that a named deployment serves: as the file says, else what a folder would serve by itself."""
+    replace = msgspec.structs.replace
+    if len(candidates) == 1 and candidates[0].typed:
+        return replace(candidates[0], version=source.version or source.default_version, deployment=name)
+    if source.version is not None:
+        fitting = [replace(c, served=True) for c in candidates if c.version == source.version]
+    else:
+        fitting = [c for c in candidates if c.served]
+    if len(fitting) != 1:
+        versions = ", ".join(c.version for c in candidates)
+        raise errors.BadSettings(
+            f"deployment {name!r} of endpoint {source.name!r} serves one version, and {source.path} has {versions};"
+            " choose with version: N"
+        )
+    return replace(fitting[0], deployment=name)
 
 
 async def inspect(candidates: Sequence[Candidate], trusted: Sequence[str]) -> list[DeploymentSpec | Failure]:

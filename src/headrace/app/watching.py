@@ -21,17 +21,17 @@ class Change(msgspec.Struct, frozen=True):
 
 class Watched(msgspec.Struct, frozen=True):
     """What a watcher has seen so far, so that another process can go on with it. ``fingerprints`` are (endpoint,
-    version, fingerprint); ``current`` maps endpoints whose file changes in place to the version in use."""
+    version, fingerprint); ``current`` are (endpoint, deployment, version in use) of files that change in place."""
 
     fingerprints: tuple[tuple[str, str, Fingerprint], ...]
-    current: dict[str, str]
+    current: tuple[tuple[str, str, str], ...]
 
 
 def first_look(candidates: list[sources.Candidate]) -> Watched:
     """What is on disk now."""
     return Watched(
         tuple((c.endpoint, c.version, fingerprint(Path(c.path))) for c in candidates),
-        {c.endpoint: c.version for c in candidates if c.typed},
+        tuple((c.endpoint, c.deployment, c.version) for c in candidates if c.typed),
     )
 
 
@@ -43,11 +43,14 @@ class Watcher:
         self._settings = settings
         self._fingerprints = {(endpoint, version): seen for endpoint, version, seen in watched.fingerprints}
         self._unsettled: dict[tuple[str, str], Fingerprint] = {}
-        self._current = dict(watched.current)
+        self._current = {(endpoint, deployment): version for endpoint, deployment, version in watched.current}
 
     def watched(self) -> Watched:
         """Everything seen up to the last call of ``changes``."""
-        return Watched(tuple((*key, seen) for key, seen in self._fingerprints.items()), dict(self._current))
+        return Watched(
+            tuple((*key, seen) for key, seen in self._fingerprints.items()),
+            tuple((*key, version) for key, version in self._current.items()),
+        )
 
     def changes(self) -> list[Change]:
         """What has changed since the last call. Folders that cannot be listed now are looked at next time."""
@@ -66,10 +69,19 @@ class Watcher:
         self._fingerprints[key] = now
         if not candidate.typed:
             return Change(candidate, None)
-        old = self._current.get(candidate.endpoint, candidate.version)
-        version = str(int(old) + 1) if old.isdigit() else f"{candidate.version}.1"
-        self._current[candidate.endpoint] = version
+        slot = candidate.endpoint, candidate.deployment
+        old = self._current.get(slot, candidate.version)
+        version = self._current[slot] = self._next(candidate, old)
         return Change(msgspec.structs.replace(candidate, version=version, served=True), old)
+
+    def _next(self, candidate: sources.Candidate, old: str) -> str:
+        """The version of a file that has changed: one that no deployment of the endpoint has."""
+        if not old.isdigit():
+            number = old.removeprefix(f"{candidate.version}.")
+            return f"{candidate.version}.{int(number) + 1 if number.isdigit() else 1}"
+        named = [version for endpoint, version in self._fingerprints if endpoint == candidate.endpoint]
+        named += [version for (endpoint, _), version in self._current.items() if endpoint == candidate.endpoint]
+        return str(max(int(version) for version in (old, *named) if version.isdigit()) + 1)
 
 
 def fingerprint(path: Path) -> Fingerprint:

@@ -48,6 +48,11 @@ def one_line(event: events.Event) -> str:
             return f"replica {event.replica} restarts: {event.reason}"
         case events.VersionLoaded():
             return f"{event.endpoint}: version {event.version} took over from {event.replaced}"
+        case events.TrafficShifted():
+            shares = ", ".join(f"{name} {share:.4g} %" for name, share in _percent(event.shares).items())
+            if not event.waiting:
+                return f"{event.endpoint}: every deployment takes its share again: {shares}"
+            return f"{event.endpoint}: {' and '.join(event.waiting)} not ready, traffic goes to {shares}"
         case events.BatchingExplained():
             return f"batching {event.deployment}: {event.explanation}"
         case events.Draining():
@@ -85,7 +90,7 @@ def endpoint_rows(endpoints: Sequence[EndpointRoute]) -> list[EndpointRow]:
             rows.append(
                 EndpointRow(
                     endpoint.name,
-                    deployment.version,
+                    version(endpoint, deployment),
                     deployment.platform,
                     f"{ready}/{deployment.desired_replicas}",
                     state(deployment),
@@ -94,6 +99,19 @@ def endpoint_rows(endpoints: Sequence[EndpointRoute]) -> list[EndpointRow]:
                 )
             )
     return rows
+
+
+def version(endpoint: EndpointRoute, deployment: DeploymentRoute) -> str:
+    """``3``, or ``3 (challenger 5 %)`` where an endpoint has several deployments."""
+    weights = endpoint.policy.weights
+    if len(weights) < 2 or not deployment.name:
+        return deployment.version
+    share = 100 * weights.get(deployment.name, 0.0) / sum(weights.values())
+    return f"{deployment.version} ({deployment.name} {share:.4g} %)"
+
+
+def _percent(shares: dict[str, float]) -> dict[str, float]:
+    return {name: 100 * share for name, share in shares.items()}
 
 
 def state(deployment: DeploymentRoute) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import LoadedModel
 from headrace.core.replicas import ReplicaState, move
+from headrace.core.traffic import EndpointTraffic
 
 
 @dataclass(slots=True)
@@ -72,9 +73,9 @@ class Observed:
 
 @dataclass(slots=True)
 class Desired:
-    """What should run. ``traffic``: endpoint → deployment id that gets its requests once ready."""
+    """What should run. ``traffic``: by endpoint, who gets its requests once ready."""
 
     deployments: dict[str, DeploymentSpec] = field(default_factory=dict)
-    traffic: dict[str, str] = field(default_factory=dict)
+    traffic: dict[str, EndpointTraffic] = field(default_factory=dict)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     """(endpoint, version) that cannot be served at all → why."""

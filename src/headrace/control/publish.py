@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from headrace.control.observed import Desired, Observed, ObservedReplica
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec, deployment_id
 from headrace.core.models import Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
+from headrace.core.traffic import EndpointTraffic, shares
 
 
 def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]:
@@ -20,9 +23,19 @@ def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
     routes += [
         _failed(name, version, reason) for (endpoint, version), reason in desired.failures.items() if endpoint == name
     ]
-    target = desired.traffic.get(name)
-    traffic = {target: 1.0} if target is not None else {routes[0].id: 1.0}
-    return EndpointRoute(name, tuple(routes), traffic)
+    traffic = desired.traffic.get(name, EndpointTraffic())
+    named = {deployment: target for target, deployment in traffic.targets.items()}
+    routes = [msgspec.structs.replace(route, name=named.get(route.id, "")) for route in routes]
+    return EndpointRoute(name, tuple(routes), _weights(routes, traffic), traffic.policy)
+
+
+def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[str, float]:
+    """What each deployment gets now, by id: nothing while it is not ready and another one is."""
+    known = {route.name: route.id for route in routes if route.name}
+    wanted = {name: weight for name, weight in traffic.policy.weights.items() if name in known}
+    found = shares(wanted, [route.name for route in routes if route.ready])
+    # Before anything could be aimed at: whoever asks reads why there is no answer.
+    return {known[name]: share for name, share in found.items()} or {routes[0].id: 1.0}
 
 
 def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:

@@ -39,6 +39,13 @@ def check_version(version: str) -> str:
     return version
 
 
+def check_deployment(name: str) -> str:
+    """Return ``name`` when it is a legal name of a deployment; raise BadSettings otherwise."""
+    if not _VERSION.match(name):
+        raise errors.BadSettings(f"deployment name {name!r} is not valid: use letters, digits, '_', '-', '.'")
+    return name
+
+
 def endpoint_from_path(stem: str) -> str:
     """A legal endpoint name made from a file or folder name: ``My model`` becomes ``My-model``."""
     name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.") or "model"

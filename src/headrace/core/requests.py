@@ -86,3 +86,5 @@ class RequestRecord(msgspec.Struct, gc=False):
     error: str = ""
     """Stable error code (``core/errors.py``); empty when OK."""
     replica: str = ""
+    fallback: str = ""
+    """What answered instead of the deployment that was asked: another one's name, or ``constant``."""

@@ -7,6 +7,7 @@ import msgspec
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.models import Signature, Slots
 from headrace.core.replicas import ReplicaState
+from headrace.core.traffic import TrafficPolicy
 
 
 class ReplicaRoute(msgspec.Struct, frozen=True):
@@ -47,6 +48,8 @@ class DeploymentRoute(msgspec.Struct, frozen=True):
     """It cannot be served and nothing is being tried; ``reason`` says why."""
     warmup: tuple[tuple[int, float], ...] = ()
     """Warm-up timings (rows, seconds) that seed the latency model."""
+    name: str = ""
+    """Of the deployment under its endpoint, ``champion``; empty for versions that are only addressed by number."""
 
     @property
     def ready(self) -> bool:
@@ -54,11 +57,20 @@ class DeploymentRoute(msgspec.Struct, frozen=True):
 
 
 class EndpointRoute(msgspec.Struct, frozen=True):
-    """An endpoint and its deployments. ``traffic`` maps deployment id to weight; absent means 0."""
+    """An endpoint and its deployments. ``traffic`` maps deployment id to the weight that it has now, while others
+    may be down; absent means 0. ``policy`` is what was asked for."""
 
     name: str
     deployments: tuple[DeploymentRoute, ...]
     traffic: dict[str, float]
+    policy: TrafficPolicy = TrafficPolicy()
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Deployments that should take traffic and do not, because they are not ready and others are."""
+        taking = {d.name for d in self.deployments if d.name and self.traffic.get(d.id, 0.0) > 0}
+        wanted = [name for name, weight in self.policy.weights.items() if weight > 0]
+        return tuple(name for name in wanted if name not in taking) if taking else ()
 
 
 class RouteTable(msgspec.Struct, frozen=True):

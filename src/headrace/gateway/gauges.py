@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.gateway.services import Services
+from headrace.pipeline.breaker import BreakerState
 from headrace.telemetry.recording import RequestRecorder
 
 
@@ -27,6 +28,8 @@ class Gauges:
             in_flight = sum(len(batch.calls) for replica in deployment.replicas for batch in replica.batches.values())
             recorder.set_in_flight(model, version, in_flight)
             recorder.set_batch_limit(model, version, deployment.decision.limit)
+            if deployment.fallback:
+                recorder.set_circuit_open(model, version, deployment.breaker.state is not BreakerState.CLOSED)
             recorder.set_open_streams(model, version, services.open_streams.get(key, 0))
         for model, version in self._shown - shown:
             recorder.forget(model, version)

@@ -7,7 +7,7 @@ first message has only headers ("trailers-only"). Knows HTTP headers; messages a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,8 +20,9 @@ from headrace.gateway import bodies, grpc_streams
 from headrace.gateway.bodies import Headers, Message, Receive, Send
 from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
-from headrace.pipeline import chain
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
+from headrace.pipeline.deployment import Deployment
 from headrace.protocols import (
     compression,
     grpc_frames,
@@ -113,7 +114,13 @@ class GrpcFront:
             message = oip_grpc.decode_infer(body)
             exchange = self._begin(message, headers, started, request_id)
             exchange.bytes_in = len(body)
-            await chain.run(exchange)
+            if exchange.deployment.reads_body:
+                grpc_streams.choose_by_body(services, exchange, message, headers)
+                _check_unary(exchange.deployment)
+            if exchange.deployment.fallback:
+                await fallback.run(exchange)
+            else:
+                await chain.run(exchange)
             chain.encode(exchange)
             reply = exchange.reply
         except HeadraceError as error:
@@ -126,7 +133,8 @@ class GrpcFront:
             failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
         try:
             if failure is None:
-                await self._send_reply(send, reply, headers, request_id)
+                told = [] if exchange is None else fallback.headers(exchange)
+                await self._send_reply(send, reply, headers, request_id, told)
             else:
                 await grpc_streams.send_error(send, failure, request_id)
         except OSError:
@@ -137,17 +145,26 @@ class GrpcFront:
             services.records.ended(exchange, CODEC.NAME, failure, request_id, started)
 
     def _begin(self, message: Any, headers: Headers, started: float, request_id: str) -> Exchange:
-        deployment = self._services.router.find(message.model_name, message.model_version)
-        if deployment.signature.streaming:
-            raise errors.Unsupported(f"model {deployment.endpoint!r} answers with a stream: use ModelStreamInfer")
+        deployment = self._services.router.find(message.model_name, message.model_version, headers)
+        _check_unary(deployment)
         given = headers.get(b"grpc-timeout")
         timeout = deployment.route.timeout_s if given is None else grpc_status.parse_timeout(given)
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
+        exchange.explicit_deadline = given is not None
+        if deployment.fallback:
+            exchange.pinned = fallback.pinned(message.model_version, headers)
         exchange.body = message
         return exchange
 
-    async def _send_reply(self, send: Send, message: bytes, headers: Headers, request_id: str) -> None:
-        out = [_CONTENT_TYPE, _ACCEPT, (b"x-request-id", request_id.encode("ascii"))]
+    async def _send_reply(
+        self,
+        send: Send,
+        message: bytes,
+        headers: Headers,
+        request_id: str,
+        told: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        out = [_CONTENT_TYPE, _ACCEPT, (b"x-request-id", request_id.encode("ascii")), *told]
         encoding = None
         if len(message) >= _COMPRESS_FROM and b"grpc-encoding" in headers:
             # Like grpc servers do: answer compressed when the caller compresses and takes it back.
@@ -238,6 +255,11 @@ class GrpcFront:
                 # The caller has been told; a call without an end would hold up the drain.
                 return
             await asyncio.sleep(0.1)
+
+
+def _check_unary(deployment: Deployment) -> None:
+    if deployment.signature.streaming:
+        raise errors.Unsupported(f"model {deployment.endpoint!r} answers with a stream: use ModelStreamInfer")
 
 
 async def _reflect(messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -13,6 +13,7 @@ from headrace.core.errors import HeadraceError
 from headrace.gateway import streaming
 from headrace.gateway.bodies import Headers, Receive, Send
 from headrace.gateway.services import Services
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.ports import Codec
 from headrace.protocols import grpc_frames, grpc_status, oip_grpc
@@ -30,6 +31,16 @@ async def send_error(send: Send, error: HeadraceError, request_id: str = "") -> 
         headers.append((b"x-request-id", request_id.encode("ascii")))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
+
+
+def choose_by_body(services: Services, exchange: Exchange, message: Any, headers: Headers) -> None:
+    """The traffic policy reads the body: the deployment that decoded it may not be the one that answers."""
+    find = services.router.find
+    agrees = chain.choose_by_body(
+        exchange, lambda request: find(message.model_name, message.model_version, headers, request)
+    )
+    if not agrees:
+        exchange.body = message
 
 
 class MessageStream:
@@ -151,6 +162,7 @@ class _InferStream:
     def __init__(self, services: Services, codec: Codec, headers: Headers, send: Send) -> None:
         self._services = services
         self._codec = codec
+        self._headers = headers
         self._send = send
         self._sending = asyncio.Lock()
         self._room = asyncio.Semaphore(_MAX_REQUESTS)
@@ -204,6 +216,8 @@ class _InferStream:
             client_id = message.id or None
             exchange = self._exchange(message, started, request_id)
             exchange.bytes_in = len(body)
+            if exchange.deployment.reads_body:
+                choose_by_body(self._services, exchange, message, self._headers)
             await self._answer(exchange)
         except HeadraceError as error:
             failure = error.untraced()
@@ -223,10 +237,12 @@ class _InferStream:
             self._services.records.ended(exchange, _PROTOCOL, failure, request_id, started)
 
     def _exchange(self, message: Any, started: float, request_id: str) -> Exchange:
-        deployment = self._services.router.find(message.model_name, message.model_version)
+        deployment = self._services.router.find(message.model_name, message.model_version, self._headers)
         deadline = self._deadline or started + deployment.route.timeout_s
         exchange = Exchange(deployment, self._codec, _PROTOCOL, started, deadline, request_id)
         exchange.explicit_deadline = self._deadline is not None
+        if deployment.fallback:
+            exchange.pinned = fallback.pinned(message.model_version, self._headers)
         exchange.body = message
         return exchange
 

@@ -19,7 +19,7 @@ from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.grpc import GrpcFront
 from headrace.gateway.rest import RestOperations
 from headrace.gateway.services import Services
-from headrace.pipeline import chain
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.deployment import Deployment
 from headrace.protocols import compression, http_status, paths
@@ -124,8 +124,12 @@ class InferenceApp:
                 exchange.bytes_in = len(body)
                 if len(body) <= services.settings.offload_bytes and b"inference-header-content-length" not in headers:
                     exchange.body = body
-                    break
-                await self._take_body(exchange, dialect.name, headers, body)
+                    if not exchange.deployment.reads_body:
+                        break
+                else:
+                    await self._take_body(exchange, dialect.name, headers, body)
+                if exchange.deployment.reads_body:
+                    await self._choose_by_body(exchange, match.path, dialect, headers, body)
                 if not exchange.deployment.closed:
                     break
             if exchange.signature.streaming or match.path.operation is Operation.GENERATE_STREAM:
@@ -134,7 +138,10 @@ class InferenceApp:
                     return
                 reply = await streaming.single(services, exchange)
             else:
-                await chain.run(exchange)
+                if exchange.deployment.fallback:
+                    await fallback.run(exchange)
+                else:
+                    await chain.run(exchange)
                 if exchange.rendering.binary_default or not is_large(exchange, services.settings.offload_bytes):
                     chain.encode(exchange)
                     reply = exchange.reply
@@ -150,6 +157,8 @@ class InferenceApp:
             failure = _bug(services, error, request_id)
             reply = codec.render_error(failure)
         size = len(reply.body)
+        if exchange is not None and (exchange.deployment.header is not None or exchange.fallback):
+            reply.headers += fallback.headers(exchange)
         try:
             await self._send(send, reply, headers, request_id)
         except OSError:
@@ -160,15 +169,30 @@ class InferenceApp:
     def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
         """The head stage: endpoint, readiness, size, deadline; the body is still unread."""
         services = self._services
-        deployment = services.router.find(match.model, match.version)
+        deployment = services.router.find(match.model, match.version, headers)
         given = headers.get(b"x-request-timeout-ms")
         timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
         exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
         if given is not None:
             exchange.explicit_deadline = True
+        if deployment.fallback:
+            exchange.pinned = fallback.pinned(match.version, headers)
         if exchange.signature.streaming:
             _check_streaming(deployment, match.operation)
         return exchange
+
+    async def _choose_by_body(
+        self, exchange: Exchange, match: Match, dialect: Dialect, headers: Headers, body: bytes
+    ) -> None:
+        """The traffic policy reads the body: the deployment that decoded it may not be the one that answers."""
+        find = self._services.router.find
+        agrees = chain.choose_by_body(
+            exchange, lambda request: find(match.model, match.version, headers, request=request)
+        )
+        if not agrees:
+            await self._take_body(exchange, dialect.name, headers, body)
+        if exchange.signature.streaming:
+            _check_streaming(exchange.deployment, match.operation)
 
     async def _take_body(self, exchange: Exchange, name: str, headers: Headers, body: bytes) -> None:
         """A body that is large or has a binary part."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from headrace.core.errors import HeadraceError
+from headrace.core.fallbacks import FallbackKind
 from headrace.core.requests import RequestRecord
 from headrace.pipeline import chain
 from headrace.pipeline.chain import Exchange
@@ -54,3 +55,6 @@ class Records:
 
     def retried(self, model: str, version: str, count: int) -> None:
         self._recorder.retried(model, version, count)
+
+    def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
+        self._recorder.fell_back(model, version, kind)

@@ -19,7 +19,7 @@ from headrace.core.requests import InferenceResponse
 from headrace.core.tensors import Tensor
 from headrace.gateway.bodies import Receive, Send
 from headrace.gateway.services import Services
-from headrace.pipeline import chain
+from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.deployment import STREAM_CREDIT
 from headrace.protocols import oip_generate
@@ -67,8 +67,40 @@ class ChunkQueue:
         return self._chunks.popleft()
 
 
-async def responses(services: Services, exchange: Exchange) -> AsyncGenerator[InferenceResponse, None]:
+def responses(services: Services, exchange: Exchange) -> AsyncGenerator[InferenceResponse, None]:
     """Every response of one request, in order. Closing the iterator early cancels the work in the replica."""
+    return (_with_fallback if exchange.deployment.fallback else _responses)(services, exchange)
+
+
+async def _with_fallback(services: Services, exchange: Exchange) -> AsyncGenerator[InferenceResponse, None]:
+    """Something else may answer until the first response is there."""
+    attempts = fallback.Attempts(exchange)
+    began = False
+    while True:
+        try:
+            attempts.enter()
+            async with aclosing(_responses(services, exchange)) as answers:
+                async for answer in answers:
+                    began = True
+                    yield answer
+        except HeadraceError as error:
+            if began:
+                attempts.failed(error)
+                raise
+            if not attempts.go_on(error):
+                raise attempts.first or error from None
+            if exchange.response is not None:
+                yield exchange.response
+                break
+        except BaseException:
+            attempts.left()
+            raise
+        else:
+            break
+    attempts.succeeded()
+
+
+async def _responses(services: Services, exchange: Exchange) -> AsyncGenerator[InferenceResponse, None]:
     if not exchange.deployment.signature.streaming:
         await chain.run(exchange)
         if exchange.response is None:
@@ -134,7 +166,7 @@ async def server_sent_events(
     async with aclosing(responses(services, exchange)) as stream:
         first = await anext(stream, None)
         try:
-            await _begin(send, headers)
+            await _begin(send, [*headers, *fallback.headers(exchange)])
             if first is not None:
                 sent += await _send_event(send, oip_generate.render_generate_event(first), stall)
             async for response in stream:

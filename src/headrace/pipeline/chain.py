@@ -1,7 +1,7 @@
 """THE list: what happens to a unary inference request, in order.
 
     head      request id, endpoint, size, shedding: from headers only, body unread     (gateway reads the body next)
-    decode    bytes → InferenceRequest
+    decode    bytes → InferenceRequest; where the traffic policy reads the body, the deployment is chosen here
     bind      names, dtypes and shapes against the signature; rows, bytes, batch key
     admit     bounds, predicted wait, deadline
     batch     wait for a replica to pull the call
@@ -54,7 +54,9 @@ class Exchange:
         "deployment",
         "encode_seconds",
         "explicit_deadline",
+        "fallback",
         "json_size",
+        "pinned",
         "protocol",
         "rendering",
         "reply",
@@ -75,6 +77,9 @@ class Exchange:
         self.started = started
         self.deadline = deadline
         self.explicit_deadline = False
+        self.pinned = False
+        """The request names its version or deployment: nothing else may answer."""
+        self.fallback = ""
         self.request_id = request_id
         self.body: Any = b""
         self.json_size: int | None = None
@@ -125,6 +130,28 @@ def _decode(exchange: Exchange) -> None:
             exchange.body, exchange.json_size, exchange.signature
         )
         exchange.body = b""
+
+
+def read(exchange: Exchange) -> None:
+    """Decode and bind, for answers that need no model. Raises InvalidInput and the like."""
+    _decode(exchange)
+    if exchange.bound is None:
+        _bind(exchange)
+
+
+def choose_by_body(exchange: Exchange, find: Callable[[InferenceRequest], Deployment]) -> bool:
+    """Decode, and go over to the deployment that ``find`` says. False when that one's signature is another: the
+    exchange must be given its body again. Raises what decoding and ``find`` raise."""
+    _decode(exchange)
+    assert exchange.request is not None
+    deployment = find(exchange.request)
+    agrees = deployment.signature == exchange.signature
+    exchange.deployment, exchange.signature = deployment, deployment.signature
+    if not exchange.explicit_deadline:
+        exchange.deadline = exchange.started + deployment.route.timeout_s
+    if not agrees:
+        exchange.request = exchange.rendering = None
+    return agrees
 
 
 def _bind(exchange: Exchange) -> None:
@@ -235,6 +262,7 @@ def record(exchange: Exchange, error: errors.HeadraceError | None) -> RequestRec
         exchange.request_id,
         "" if error is None else error.code,
         call.replica if call is not None else "",
+        exchange.fallback,
     )
 
 

@@ -13,9 +13,11 @@ from time import monotonic
 
 from headrace.core import errors
 from headrace.core.calls import Batch, Call, ChunkSink
+from headrace.core.fallbacks import Fallback, FallbackKind
 from headrace.core.models import Signature, SlotKind
 from headrace.core.routes import DeploymentRoute
 from headrace.pipeline import admission, batching
+from headrace.pipeline.breaker import Breaker
 from headrace.pipeline.latency import LatencyModel
 from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
@@ -63,6 +65,15 @@ class Deployment:
         self.latency = LatencyModel()
         self.queue = CallQueue(route.batching.cost)
         self.replicas: list[Replica] = []
+        self.reads_body = False
+        """The endpoint's traffic policy reads bodies: which deployment answers is known after decoding."""
+        self.header: tuple[bytes, bytes] | None = None
+        """Told with every answer where an endpoint has several deployments: which of them it was."""
+        self.fallback: tuple[Fallback, ...] = ()
+        """What is tried when it fails; empty for most."""
+        self.siblings: dict[str, Deployment] = {}
+        """Named deployments of the endpoint, this one included."""
+        self.breaker = Breaker()
         self.finished_requests = 0
         self.refused_requests = 0
         self.next_deadline = float("inf")
@@ -138,6 +149,7 @@ class Deployment:
     def close(self) -> None:
         """The deployment left the route table: end what waits, refuse what comes."""
         self.closed = True
+        self.siblings = {}
         for replica in self.replicas:
             replica.close()
         self.replicas = []
@@ -363,6 +375,17 @@ class Deployment:
             for call in batch.calls:
                 if not call.waiter.done():
                     call.waiter.set_result(None)
+
+    def spend_retry(self) -> bool:
+        """Whether a request of this deployment that may have run may be tried elsewhere."""
+        if self._budget.spend():
+            return True
+        self._recorder.refused(self.endpoint, self.route.version, Refusal.RETRY_BUDGET)
+        return False
+
+    def fell_back(self, kind: FallbackKind) -> None:
+        """A fallback answered a request of this deployment."""
+        self._recorder.fell_back(self.endpoint, self.route.version, kind)
 
     def stream_ended(self) -> None:
         """A stream gave its slot back."""

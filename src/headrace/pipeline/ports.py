@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from headrace.core.calls import Batch, Call, ChunkSink
+from headrace.core.fallbacks import FallbackKind
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse, RequestRecord
 from headrace.telemetry.metrics import Refusal
@@ -57,6 +58,10 @@ class Recorder(Protocol):
     def refused(self, model: str, version: str, reason: Refusal) -> None: ...
 
     def retried(self, model: str, version: str, count: int) -> None: ...
+
+    def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
+        """A fallback answered a request of this deployment."""
+        ...
 
 
 class Codec(Protocol):

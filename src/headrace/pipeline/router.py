@@ -6,43 +6,52 @@ import random
 from collections.abc import Callable
 
 from headrace.core import errors
+from headrace.core.requests import InferenceRequest
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
 from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.split import OVERRIDE_HEADERS, Headers, Split
 
 MakeDeployment = Callable[[str, DeploymentRoute, int], Deployment]
 
+_NO_HEADERS: dict[bytes, bytes] = {}
+_OURS, _SAGEMAKER, _AZURE = OVERRIDE_HEADERS
+_ANSWERED_BY = b"x-headrace-deployment"
+
 
 class Endpoint:
-    """An endpoint's deployments by version, and the split of its traffic."""
+    """An endpoint's deployments by version, and the split of its traffic.
 
-    __slots__ = ("choices", "deployments", "name", "weights")
+    ``choices`` are those that take traffic now; ``only`` is the one that takes everything, whatever a request says."""
+
+    __slots__ = ("choices", "deployments", "name", "only", "split")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.deployments: dict[str, Deployment] = {}
         self.choices: list[Deployment] = []
-        self.weights: list[float] = []
+        self.only: Deployment | None = None
+        self.split: Split
 
-    def choose(self, version: str, draw: Callable[[], float]) -> Deployment:
-        """The deployment for a request; ``version`` bypasses the split. Raises UnknownModel or NotReady."""
-        if version:
-            found = self.deployments.get(version)
-            if found is None:
-                raise errors.UnknownModel(
-                    f"model {self.name!r} has no version {version!r}; deployed: {sorted(self.deployments)}"
-                )
-            return found
-        choices = self.choices
-        if len(choices) == 1:
-            return choices[0]
-        if not choices:
-            raise errors.NotReady(f"model {self.name!r} has no version that takes traffic")
-        at = draw() * sum(self.weights)
-        for deployment, weight in zip(choices, self.weights, strict=True):
-            at -= weight
-            if at < 0:
-                return deployment
-        return choices[-1]
+    def follow(self, route: EndpointRoute) -> None:
+        """Take the traffic of a route table over; ``deployments`` are those of the table already."""
+        self.choices = [self.deployments[d.version] for d in route.deployments if route.traffic.get(d.id, 0.0) > 0]
+        self.only = self.choices[0] if len(self.choices) == 1 and route.policy.plain else None
+        self.split = Split(route, self.deployments)
+        named = {d.name: self.deployments[d.version] for d in route.deployments if d.name}
+        for deployment in self.deployments.values():
+            deployment.reads_body = self.split.reads_body
+            deployment.fallback, deployment.siblings = route.policy.fallback, named
+            name = deployment.route.name
+            deployment.header = (_ANSWERED_BY, name.encode()) if len(named) > 1 and name else None
+
+    def version(self, version: str) -> Deployment:
+        """Raises UnknownModel."""
+        found = self.deployments.get(version)
+        if found is None:
+            raise errors.UnknownModel(
+                f"model {self.name!r} has no version {version!r}; deployed: {sorted(self.deployments)}"
+            )
+        return found
 
 
 class Router:
@@ -56,14 +65,23 @@ class Router:
         self._draw = draw
         self._leaving: list[Deployment] = []
 
-    def find(self, name: str, version: str) -> Deployment:
-        """The deployment that serves this request. Raises UnknownModel or NotReady."""
+    def find(
+        self, name: str, version: str, headers: Headers = _NO_HEADERS, request: InferenceRequest | None = None
+    ) -> Deployment:
+        """The deployment that serves this request; ``version`` bypasses the split. One that ``reads_body`` is found
+        again with the decoded request. Raises UnknownModel, InvalidInput or NotReady."""
         endpoint = self.endpoints.get(name)
         if endpoint is None:
             if not self.table_version:
                 raise errors.NotReady("the server is starting: what it serves is still being looked at")
             raise errors.UnknownModel(self._unknown(name))
-        return endpoint.choose(version, self._draw)
+        if version:
+            return endpoint.version(version)
+        only = endpoint.only
+        # Written out: this is every request of most endpoints, and a set operation takes twice as long.
+        if only is not None and not (_OURS in headers or _SAGEMAKER in headers or _AZURE in headers):
+            return only
+        return endpoint.split.choose(headers, request, self._draw)
 
     def _unknown(self, name: str) -> str:
         known = sorted(self.endpoints)
@@ -107,9 +125,7 @@ class Router:
                 endpoint.deployments[version] = self._make(endpoint.name, deployment, gateways)
             else:
                 existing.update(deployment, gateways)
-        shares = [(endpoint.deployments[d.version], route.traffic.get(d.id, 0.0)) for d in route.deployments]
-        endpoint.choices = [d for d, weight in shares if weight > 0]
-        endpoint.weights = [weight for _, weight in shares if weight > 0]
+        endpoint.follow(route)
 
     def sweep(self, now: float) -> None:
         """Coarse timer: deadlines, and farewell to deployments that have finished."""

@@ -193,6 +193,7 @@ class AccessLog:
                 round(r.compute * 1e3, 3),
                 r.error,
                 r.replica,
+                r.fallback,
             )
             for r in records
         ]
@@ -204,7 +205,7 @@ class AccessLog:
             [
                 f"{self._timestamp(r.finished_at)} {r.model or '-'}@{r.version or '-'} {r.protocol} {names[r.outcome]}"
                 f" {r.total * 1e3:.3f}ms rows={r.rows} batch={r.batch_rows:g} {r.request_id}"
-                f"{f' error={r.error}' if r.error else ''}\n"
+                f"{f' error={r.error}' if r.error else ''}{f' fallback={r.fallback}' if r.fallback else ''}\n"
                 for r in records
             ]
         )
@@ -234,3 +235,4 @@ class _AccessLine(msgspec.Struct, omit_defaults=True, gc=False, tag_field="actio
     compute_ms: float
     error: str = ""
     replica: str = ""
+    fallback: str = ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import Outcome
 
@@ -175,6 +176,19 @@ REFUSED = Metric(
     inner=tuple(Refusal),
 )
 RETRIES = Metric("retries_total", Kind.COUNTER, "Requests sent to a replica again after one died.", MODEL_LABELS)
+FALLBACKS = Metric(
+    "fallbacks_total",
+    Kind.COUNTER,
+    "Requests that something else answered, by the deployment that was asked first.",
+    labels=(*MODEL_LABELS, "fallback"),
+    inner=tuple(FallbackKind),
+)
+CIRCUIT_OPEN = Metric(
+    "circuit_open",
+    Kind.GAUGE,
+    "Gateways whose circuit breaker keeps requests from the deployment; only of endpoints with fallbacks.",
+    MODEL_LABELS,
+)
 OPEN_STREAMS = Metric("open_streams", Kind.GAUGE, "Streaming responses under way.", MODEL_LABELS)
 REPLICA_STATE = Metric(
     "replica_state",
@@ -207,7 +221,7 @@ ROUTE_VERSION = Metric(
 
 STORED = (
     *(REQUESTS, REQUEST_SECONDS, BATCH_ROWS, BATCHES, ROWS_ANSWERED, BODY_BYTES),
-    *(QUEUE_REQUESTS, QUEUE_ROWS, IN_FLIGHT, BATCH_LIMIT, REFUSED, RETRIES, OPEN_STREAMS),
+    *(QUEUE_REQUESTS, QUEUE_ROWS, IN_FLIGHT, BATCH_LIMIT, REFUSED, RETRIES, FALLBACKS, CIRCUIT_OPEN, OPEN_STREAMS),
     *(REPLICA_STATE, REPLICA_RESTARTS, DRAINING, RECORDS_DROPPED, ROUTE_VERSION),
 )
 """Metrics that processes keep in their pages, in the order they are shown."""

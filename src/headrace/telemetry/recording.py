@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.core import errors
+from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import RequestRecord
 from headrace.core.tensors import Array
@@ -61,6 +62,10 @@ class RequestRecorder:
         """``count`` requests were sent to a replica again after one died."""
         self._of(metrics.RETRIES, model, version)[0] += count
 
+    def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
+        """A fallback answered a request of this deployment."""
+        self._of(metrics.FALLBACKS, model, version)[metrics.FALLBACKS.position[kind]] += 1
+
     def set_queue(self, model: str, version: str, requests: int, rows: int) -> None:
         self._of(metrics.QUEUE_REQUESTS, model, version)[0] = requests
         self._of(metrics.QUEUE_ROWS, model, version)[0] = rows
@@ -70,6 +75,9 @@ class RequestRecorder:
 
     def set_open_streams(self, model: str, version: str, streams: int) -> None:
         self._of(metrics.OPEN_STREAMS, model, version)[0] = streams
+
+    def set_circuit_open(self, model: str, version: str, is_open: bool) -> None:
+        self._of(metrics.CIRCUIT_OPEN, model, version)[0] = is_open
 
     def set_batch_limit(self, model: str, version: str, rows: int) -> None:
         self._of(metrics.BATCH_LIMIT, model, version)[0] = rows

@@ -19,11 +19,21 @@ from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute, RouteTable
 from headrace.core.tensors import DType
+from headrace.core.traffic import Rule, Source, SourceKind, TrafficPolicy
 
 Get = Callable[..., httpx.Response]
 
+POLICY = TrafficPolicy(
+    {"champion": 3.0, "challenger": 1.0, "other": 2.0},
+    Source(SourceKind.HEADER, "x-user-id"),
+    (Rule(Source(SourceKind.BODY, "plan"), ("gold",), "challenger"),),
+    ("X-Headrace-Deployment",),
+)
 
-def deployment(id: str, *states: ReplicaState, loaded: bool = True, reason: str = "") -> DeploymentRoute:
+
+def deployment(
+    id: str, *states: ReplicaState, loaded: bool = True, reason: str = "", name: str = ""
+) -> DeploymentRoute:
     signature = Signature(
         inputs=(TensorSpec("amount", DType.FP32, (-1, 30)),), outputs=(TensorSpec("label", DType.INT64, (-1,)),)
     )
@@ -45,6 +55,7 @@ def deployment(id: str, *states: ReplicaState, loaded: bool = True, reason: str 
         ),
         desired_replicas=2,
         reason=reason,
+        name=name,
     )
 
 
@@ -76,10 +87,11 @@ class FakeController:
                 EndpointRoute(
                     "fraud",
                     (
-                        deployment("fraud@1", ReplicaState.READY, ReplicaState.FAILED),
-                        deployment("fraud@2", ReplicaState.READY),
+                        deployment("fraud@1", ReplicaState.READY, ReplicaState.FAILED, name="champion"),
+                        deployment("fraud@2", ReplicaState.READY, name="challenger"),
                     ),
                     {"fraud@1": 3.0, "fraud@2": 1.0},
+                    POLICY,
                 ),
                 EndpointRoute(
                     "org/churn",

@@ -23,6 +23,7 @@ def test_one_endpoint_in_full(get: Any) -> None:
         "platform": "onnx_onnxv1",
         "ready": True,
         "reason": "",
+        "name": "champion",
         "traffic": 0.75,
         "desired_replicas": 2,
         "batchable": True,
@@ -49,6 +50,13 @@ def test_one_endpoint_in_full(get: Any) -> None:
         "load": {"queued_requests": 11, "queued_rows": 22, "in_flight": 33, "requests": 44, "refused": 55},
     }
     assert second["traffic"] == 0.25
+    assert document["traffic"] == {
+        "weights": {"champion": 3.0, "challenger": 1.0, "other": 2.0},
+        "sticky": "header:x-user-id",
+        "rules": [{"when": "body:plan", "values": ["gold"], "deployment": "challenger"}],
+        "overrides": ["X-Headrace-Deployment"],
+    }
+    assert document["waiting"] == ["other"]
     assert second["load"]["requests"] == 4
 
 

@@ -23,6 +23,7 @@ from headrace.core.envelope import Splitter
 from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.models import Artifact, Format, LoadedModel
 from headrace.core.replicas import ReplicaState
+from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from tests.fakes import ROWS
 
@@ -48,6 +49,8 @@ class World:
         self._patch = monkeypatch
         self._settings = ServeSettings(models=(), gateway=GatewaySettings(gateways=gateways), **settings)
         self.specs: list[DeploymentSpec | Failure] = []
+        self.names: dict[str, str] = {}
+        """Deployments by version; ``main`` for the others."""
         self.began = time.monotonic()
         self.now = time.monotonic()
         monkeypatch.setattr(sources, "discover", self._discover)
@@ -72,7 +75,7 @@ class World:
         self.controller._link.close()
 
     def _discover(self, settings: ServeSettings) -> tuple[list[Candidate], list[Failure]]:
-        return [candidate(s.endpoint, s.version) for s in self.specs], []
+        return [candidate(s.endpoint, s.version, self.names.get(s.version, "main")) for s in self.specs], []
 
     async def _inspect(self, found: list[Candidate], trusted: object) -> list[DeploymentSpec | Failure]:
         wanted = {(s.endpoint, s.version): s for s in self.specs}
@@ -126,8 +129,8 @@ class World:
         return {d.id: [r.state.value for r in d.replicas] for e in table.endpoints for d in e.deployments}
 
 
-def candidate(endpoint: str, version: str) -> Candidate:
-    return Candidate(endpoint, version, f"/{endpoint}", None, True, True, DeploymentSettings())
+def candidate(endpoint: str, version: str, deployment: str = "main") -> Candidate:
+    return Candidate(endpoint, version, f"/{endpoint}", None, True, True, DeploymentSettings(), deployment)
 
 
 def spec(endpoint: str = "m", version: str = "1", digest: str = "d1", **fields: Any) -> DeploymentSpec:
@@ -318,8 +321,8 @@ def test_another_run_does_not_take_the_state_over(make: Make) -> None:
     assert not world.controller._inspected
 
 
-def change(endpoint: str, version: str, replaces: str | None) -> Change:
-    return Change(candidate(endpoint, version), replaces)
+def change(endpoint: str, version: str, replaces: str | None, deployment: str = "main") -> Change:
+    return Change(candidate(endpoint, version, deployment), replaces)
 
 
 def test_new_version_takes_over_when_every_gateway_can_reach_it(make: Make) -> None:
@@ -423,3 +426,108 @@ def test_what_the_management_api_reads(make: Make) -> None:
         world.controller.log_tail("nobody")
     assert world.controller.events(10)[0]["type"] == "ModelInspected"
     assert world.controller.events(0) == []
+
+
+SPLIT = {"m": TrafficPolicy({"champion": 3.0, "challenger": 1.0})}
+
+
+def split(make: Make, **settings: Any) -> tuple[World, orders.StartWorker, orders.StartWorker]:
+    """A champion (version 1) and a challenger (2) that are asked for and start."""
+    world = make(traffic=SPLIT, **settings)
+    world.names = {"1": "champion", "2": "challenger", "3": "challenger"}
+    champion, challenger = starts(world.serve(spec(), spec(version="2", digest="d2")))
+    return world, champion, challenger
+
+
+def traffic(world: World) -> dict[str, float]:
+    return world.controller.routes().endpoints[0].traffic
+
+
+def test_a_deployment_that_starts_late_gets_its_share_when_it_is_ready(make: Make) -> None:
+    world, champion, challenger = split(make)
+    assert traffic(world) == {"m@1": 0.75, "m@2": 0.25}
+    world.ready(champion)
+    assert told(world.reconcile(), events.TrafficShifted) == []
+    assert traffic(world) == {"m@1": 1.0}
+    world.ready(challenger)
+    world.reconcile()
+    world.load()
+    sent = world.reconcile()
+    assert (told(sent, events.TrafficShifted), len(told(sent, events.Serving))) == ([], 1)
+    assert traffic(world) == {"m@1": 0.75, "m@2": 0.25}
+
+
+def test_who_takes_the_traffic_of_a_dead_deployment_is_told_once_and_when_it_is_over(make: Make) -> None:
+    world, champion, challenger = split(make)
+    world.ready(champion, challenger)
+    world.reconcile()
+    world.load()
+    world.reconcile()
+    world.exited(champion, completed=1)
+    sent = world.reconcile(1.0)
+    assert told(sent, events.TrafficShifted) == [events.TrafficShifted("m", ("champion",), {"challenger": 1.0})]
+    assert told(world.reconcile(), events.TrafficShifted) == []
+    (again,) = starts(sent)
+    world.ready(again)
+    (back,) = told(world.reconcile(), events.TrafficShifted)
+    assert back == events.TrafficShifted("m", (), {"champion": 0.75, "challenger": 0.25})
+
+
+def test_a_deployment_that_cannot_load_is_said_to_be_out_and_the_server_is_not_ready(make: Make) -> None:
+    world, champion, challenger = split(make)
+    world.ready(champion)
+    world.report(challenger, ReplicaState.FAILED, reason="no weights")
+    world.reconcile()
+    world.load()
+    sent = world.reconcile()
+    assert len(told(sent, events.Serving)) == 1
+    assert told(sent, events.TrafficShifted) == [events.TrafficShifted("m", ("challenger",), {"champion": 1.0})]
+    assert not world.controller.ready()
+
+
+def test_a_deployment_whose_file_is_bad_keeps_its_name(make: Make) -> None:
+    world = make(traffic=SPLIT)
+    world.names = {"1": "champion", "2": "challenger"}
+    (champion,) = starts(world.serve(spec(), Failure("m", "2", "no model")))
+    world.ready(champion)
+    world.reconcile()
+    endpoint = world.controller.routes().endpoints[0]
+    assert [(d.name, d.failed) for d in endpoint.deployments] == [("champion", False), ("challenger", True)]
+    assert endpoint.traffic == {"m@1": 1.0}
+    world.specs.append(spec(version="3", digest="d3"))
+    asyncio.run(world.controller._deploy_change(change("m", "3", "2", "challenger")))
+    (mended,) = starts(world.reconcile())
+    world.ready(mended)
+    world.reconcile()
+    assert traffic(world) == {"m@1": 0.75, "m@3": 0.25}
+
+
+def test_a_change_switches_its_own_deployment_only_also_after_a_restart(make: Make) -> None:
+    world, champion, challenger = split(make)
+    world.ready(champion, challenger)
+    world.reconcile()
+    world.load()
+    world.reconcile()
+    world.specs.append(spec(version="3", digest="d3"))
+    asyncio.run(world.controller._deploy_change(change("m", "3", "2", "challenger")))
+    (new,) = starts(world.reconcile())
+    assert traffic(world) == {"m@1": 0.75, "m@2": 0.25}
+    assert [(s.deployment, s.new, s.old) for s in world.controller._switches.values()] == [("challenger", "m@3", "m@2")]
+    saved = world.controller._saved
+    world.stop()
+    world.start()
+    assert world.controller._switches.keys() == {("m", "challenger")}
+    assert saved is not None
+    assert world.controller._desired.traffic == saved.traffic
+    live = [orders.LiveWorker(o, f"unix:/{o.worker}", "", ()) for o in (champion, challenger, new)]
+    for worker in live:
+        world.controller._hear(worker)
+    world.controller._hear(orders.Adopted(True, 1))
+    world.ready(champion, challenger, new)
+    world.reconcile()
+    world.load()
+    sent = world.reconcile()
+    assert traffic(world) == {"m@1": 0.75, "m@3": 0.25}
+    world.load()
+    sent += world.reconcile()
+    assert [(e.version, e.replaced) for e in told(sent, events.VersionLoaded)] == [("3", "2")]

@@ -11,6 +11,7 @@ from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.watching import Watched
 from headrace.core.endpoints import DeploymentSpec, ResourceSettings
 from headrace.core.models import Artifact, Format
+from headrace.core.traffic import EndpointTraffic, Rule, Source, SourceKind, TrafficPolicy
 
 STATE = ControllerState(
     began=1234.000000001,
@@ -24,11 +25,18 @@ STATE = ControllerState(
             platform_options={"trusted": "yes"},
         ),
     ),
-    traffic={"fraud": "fraud@2"},
+    traffic={
+        "fraud": EndpointTraffic(
+            TrafficPolicy(
+                {"main": 1.0}, Source(SourceKind.HEADER, "x"), (Rule(Source(SourceKind.BODY, "y"), (), "b"),)
+            ),
+            {"main": "fraud@2"},
+        )
+    },
     failures=(("churn", "1", "it is no model"),),
-    switches={"fraud": Switch("fraud@3", "fraud@2"), "img": Switch("img@2", None)},
+    switches=(Switch("fraud", "main", "fraud@3", "fraud@2"), Switch("img", "b", "img@2", None)),
     load_failures={"fraud@1": LoadFailure("no table", "Traceback …")},
-    watched=Watched((("fraud", "2", (("/models/fraud.py", 1 << 60, 77),)),), {"fraud": "2"}),
+    watched=Watched((("fraud", "2", (("/models/fraud.py", 1 << 60, 77),)),), (("fraud", "main", "2"),)),
 )
 
 
@@ -55,5 +63,5 @@ def test_a_death_while_saving_leaves_the_old_state(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        controller_state.save(path, ControllerState(STATE.began, (), {}, (), {}, {}, None))
+        controller_state.save(path, ControllerState(STATE.began, (), {}, (), (), {}, None))
     assert controller_state.load(path, STATE.began) == STATE

@@ -90,7 +90,7 @@ endpoints:
 models: [churn.ubj, risk=r.onnx]
 """
     )
-    fraud, pricer = parsed.endpoints["fraud"], parsed.endpoints["team/pricer"]
+    (fraud,), (pricer,) = parsed.endpoints["fraud"].deployments, parsed.endpoints["team/pricer"].deployments
     assert (fraud.source.name, fraud.source.path) == ("fraud", "fraud.onnx")
     assert fraud.values == {"replicas": 2, "batching.mode": BatchMode.EXACT, "resources.memory": 10**9}
     assert (pricer.source.path, pricer.source.attribute) == ("pricer.py", "Pricer")
@@ -108,8 +108,9 @@ endpoints:
     model: b.onnx
 """
     )
-    assert parsed.endpoints["b"].source.path == "b.onnx"
-    assert parsed.endpoints["b"].values == {"replicas": 3, "threads": 2}
+    (deployment,) = parsed.endpoints["b"].deployments
+    assert deployment.source.path == "b.onnx"
+    assert deployment.values == {"replicas": 3, "threads": 2}
 
 
 def test_paths_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
@@ -226,13 +227,10 @@ def test_bad_endpoint_names_are_refused_with_their_line() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
+        ("endpoints: {a: {model: a, shadow: 5}}", "endpoints.a.shadow: shadow deployments are not supported yet"),
         (
-            "endpoints: {a: {deployments: {x: {model: a}, y: {model: b}}}}",
-            "endpoints.a.deployments has 2 deployments; several deployments under one endpoint come with traffic",
-        ),
-        (
-            "endpoints: {a: {model: a, traffic: {x: 1}}}",
-            "endpoints.a.traffic: traffic splits between deployments are not",
+            "endpoints: {a: {deployments: {x: {model: a}}, sticky: key}}",
+            "endpoints.a.sticky: the caller's API key comes in a later release; use header:NAME or body:FIELD",
         ),
         (
             "endpoints: {a: {model: a, slo: {p99_ms: 5}}}",

@@ -176,3 +176,45 @@ def test_noise_in_the_inspectors_output_is_no_answer(
 
 def test_nothing_to_inspect_starts_nothing() -> None:
     assert discover() == ([], [])
+
+
+def deployment(path: Path, name: str, **fields: str) -> ModelSource:
+    return ModelSource(str(path), name="fraud", deployment=name, **fields)
+
+
+def test_deployments_of_one_endpoint_have_names_and_versions_of_their_own(tmp_path: Path) -> None:
+    one, two = echo(tmp_path / "a.onnx"), echo(tmp_path / "b.onnx")
+    found, failures = discover(deployment(one, "champion"), deployment(two, "challenger", default_version="2"))
+    assert [(c.endpoint, c.deployment, c.version, c.served) for c in found] == [
+        ("fraud", "champion", "1", True),
+        ("fraud", "challenger", "2", True),
+    ]
+    assert failures == []
+    ((named,), _) = discover(deployment(one, "champion", version="v7", default_version="3"))
+    assert named.version == "v7"
+
+
+def test_a_deployment_takes_one_version_of_a_folder(tmp_path: Path) -> None:
+    for version in ("3", "4"):
+        echo(tmp_path / "repo" / "fraud" / version / "model.onnx")
+    repo = tmp_path / "repo"
+    ((latest,), _) = discover(deployment(repo, "champion"))
+    ((chosen,), _) = discover(deployment(repo, "champion", version="3"))
+    assert (latest.version, chosen.version, chosen.served) == ("4", "3", True)
+    _, (failure,) = discover(deployment(repo, "champion", version="9"))
+    assert "serves one version" in failure.reason
+    assert "choose with version: N" in failure.reason
+
+
+def test_two_deployments_of_one_version_are_told_apart_in_the_failure(tmp_path: Path) -> None:
+    echo(tmp_path / "repo" / "fraud" / "1" / "model.onnx")
+    found, (failure,) = discover(
+        deployment(echo(tmp_path / "a.onnx"), "champion"), deployment(tmp_path / "repo", "challenger")
+    )
+    assert [c.deployment for c in found] == ["champion"]
+    assert failure.endpoint == "fraud-challenger"
+    assert "give deployment 'challenger' another one (version: N)" in failure.reason
+    _, missing = discover(
+        deployment(tmp_path / "no.onnx", "champion"), deployment(tmp_path / "none.onnx", "b", default_version="2")
+    )
+    assert [f.version for f in missing] == ["1", "2"], "one failure does not hide the other"

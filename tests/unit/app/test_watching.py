@@ -128,3 +128,30 @@ def test_another_process_goes_on_where_this_one_ended(folder: Folder) -> None:
 
 def test_fingerprint_of_nothing() -> None:
     assert watching.fingerprint(Path("/no/such/thing")) == ()
+
+
+def test_new_versions_of_one_deployment_are_not_those_of_another(folder: Folder) -> None:
+    one, two = folder.write("a.py", "one"), folder.write("b.py", "one")
+    watcher = folder.watch(
+        ModelSource(str(one), name="m", deployment="champion"),
+        ModelSource(str(two), name="m", deployment="challenger", default_version="2"),
+    )
+    seen = []
+    for name in ("a.py", "b.py", "a.py"):
+        folder.write(name, "more")
+        watcher.changes()
+        (change,) = watcher.changes()
+        seen.append((change.candidate.deployment, change.candidate.version, change.replaces))
+        watcher = Watcher(watcher._settings, watcher.watched())
+    assert seen == [("champion", "3", "1"), ("challenger", "4", "2"), ("champion", "5", "3")]
+
+
+def test_versions_that_are_no_numbers_count_behind_a_dot(folder: Folder) -> None:
+    path = folder.write("a.py", "one")
+    watcher = folder.watch(ModelSource(str(path), name="m", deployment="main", version="2024-05"))
+    seen = []
+    for text in ("two", "three"):
+        folder.write("a.py", text)
+        watcher.changes()
+        seen += told(watcher.changes())
+    assert seen == [("m", "2024-05.1", "2024-05"), ("m", "2024-05.2", "2024-05.1")]

@@ -14,6 +14,8 @@ from headrace.core.models import Artifact, Format, Signature, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import EndpointRoute
 from headrace.core.tensors import DType
+from headrace.core.traffic import TrafficPolicy
+from tests.fakes import deployment_route
 
 EVENTS: list[tuple[events.Event, str]] = [
     (
@@ -25,6 +27,10 @@ EVENTS: list[tuple[events.Event, str]] = [
     (events.Serving("u", "m", (), 1, 0.5), "serving 0 endpoints after 0.50 s"),
     (events.ReplicaRestarted("fraud@1#2", "out of memory"), "replica fraud@1#2 restarts: out of memory"),
     (events.VersionLoaded("fraud", "3", "2"), "fraud: version 3 took over from 2"),
+    (
+        events.TrafficShifted("fraud", ("champion",), {"challenger": 1.0}),
+        "fraud: champion not ready, traffic goes to challenger 100 %",
+    ),
     (events.BatchingExplained("fraud@1", "limit 64: it pays"), "batching fraud@1: limit 64: it pays"),
     (events.Draining(30.0), "stopping: up to 30 s to finish accepted requests (a second Ctrl-C stops at once)"),
     (events.Stopped(0), "stopped"),
@@ -116,3 +122,17 @@ def test_the_log_tail_is_bounded() -> None:
     tail = wording.log_tail(events.ModelFailed("a", "1", "r", "\n".join(map(str, range(100))) + "\n"))
     assert tail == [str(n) for n in range(80, 100)]
     assert wording.log_tail(events.Stopped(0)) == []
+
+
+def test_traffic_that_is_as_it_should_be_again() -> None:
+    event = events.TrafficShifted("fraud", (), {"champion": 0.95, "challenger": 0.05})
+    assert wording.one_line(event) == ("fraud: every deployment takes its share again: champion 95 %, challenger 5 %")
+
+
+def test_versions_of_several_deployments_have_names_and_shares() -> None:
+    champion, challenger = deployment_route(name="champion"), deployment_route(version="2", name="challenger")
+    old = deployment_route(version="0")
+    policy = TrafficPolicy({"champion": 19.0, "challenger": 1.0})
+    endpoint = EndpointRoute("fraud", (champion, challenger, old), {}, policy)
+    rows = wording.endpoint_rows([endpoint])
+    assert [row.version for row in rows] == ["1 (champion 95 %)", "2 (challenger 5 %)", "0"]

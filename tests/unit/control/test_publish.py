@@ -12,7 +12,8 @@ from headrace.core import errors
 from headrace.core.endpoints import BatchingSettings, DeploymentSpec
 from headrace.core.models import Artifact, Format, LoadedModel, SlotKind, Slots
 from headrace.core.replicas import ReplicaState
-from headrace.core.routes import DeploymentRoute
+from headrace.core.routes import DeploymentRoute, EndpointRoute
+from headrace.core.traffic import EndpointTraffic, TrafficPolicy
 from tests.fakes import ROWS
 
 
@@ -108,7 +109,7 @@ def test_failures_are_endpoints_too_and_traffic_goes_to_its_target() -> None:
     one, two = spec(version="1"), spec(version="2")
     desired = Desired(
         deployments={one.id: one, two.id: two},
-        traffic={"m": "m@2"},
+        traffic={"m": EndpointTraffic(targets={"main": "m@2"})},
         failures={("m", "3"): "broken", ("z", "1"): "pickle"},
     )
     m, z = publish.endpoints(desired, Observed())
@@ -130,3 +131,40 @@ def test_observed_replicas_move_by_the_table() -> None:
         moving.move(state)
     with pytest.raises(errors.Bug):
         moving.move(ReplicaState.LOADING)
+
+
+def split(weights: dict[str, float], *ready: str) -> EndpointRoute:
+    """An endpoint with a champion (version 1), a challenger (2) and an unnamed version 3."""
+    specs = [spec(version=version) for version in ("1", "2", "3")]
+    workers = {s.version: worker(replica(s)) for s in specs if s.version in ready}
+    desired = Desired(
+        deployments={s.id: s for s in specs},
+        traffic={
+            "m": EndpointTraffic(TrafficPolicy(weights), {"champion": "m@1", "challenger": "m@2", "broken": "m@4"})
+        },
+        failures={("m", "4"): "broken file"},
+    )
+    (endpoint,) = publish.endpoints(desired, Observed(workers=workers))
+    return endpoint
+
+
+@pytest.mark.parametrize(
+    ("weights", "ready", "traffic", "waiting"),
+    [
+        ({"champion": 95.0, "challenger": 5.0}, "12", {"m@1": 0.95, "m@2": 0.05}, ()),
+        ({"champion": 95.0, "challenger": 5.0}, "23", {"m@2": 1.0}, ("champion",)),
+        ({"champion": 95.0, "challenger": 5.0}, "13", {"m@1": 1.0}, ("challenger",)),
+        ({"champion": 95.0, "challenger": 5.0}, "3", {"m@1": 0.95, "m@2": 0.05}, ()),
+        ({"champion": 1.0, "challenger": 0.0}, "2", {"m@1": 1.0}, ()),
+        ({"champion": 1.0, "broken": 1.0}, "1", {"m@1": 1.0}, ("broken",)),
+        ({"champion": 1.0, "vanished": 1.0}, "1", {"m@1": 1.0}, ("vanished",)),
+    ],
+)
+def test_shares_of_those_that_are_not_ready_fall_to_those_that_are(
+    weights: dict[str, float], ready: str, traffic: dict[str, float], waiting: tuple[str, ...]
+) -> None:
+    endpoint = split(weights, *ready)
+    assert endpoint.traffic == pytest.approx(traffic)
+    assert endpoint.waiting == waiting
+    assert [d.name for d in endpoint.deployments] == ["champion", "challenger", "", "broken"]
+    assert endpoint.policy.weights == weights

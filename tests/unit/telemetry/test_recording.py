@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.core import errors
+from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import Outcome, RequestRecord
 from headrace.telemetry import metrics, pages, recording, statistics
@@ -163,6 +164,8 @@ def test_every_stored_metric_has_someone_who_writes_it(page: SeriesPage, record:
     gateway.observe([record()])
     gateway.refused("fraud", "1", Refusal.QUOTA)
     gateway.retried("fraud", "1")
+    gateway.fell_back("fraud", "1", FallbackKind.CONSTANT)
+    gateway.set_circuit_open("fraud", "1", True)
     gateway.set_queue("fraud", "1", 0, 0)
     gateway.set_in_flight("fraud", "1", 0)
     gateway.set_open_streams("fraud", "1", 0)

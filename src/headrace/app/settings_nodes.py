@@ -1,0 +1,85 @@
+"""Nodes of a YAML file as checked values; every refusal names the file, the line and the full key path.
+
+Knows no key: what may stand where is said in ``settings_file.py`` and ``settings_traffic.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from headrace.core import errors
+
+_SCALAR_NAMES = {"null": "nothing", "bool": "true/false", "int": "a whole number", "float": "a number", "str": "text"}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` did you mean …?`` with the closest of ``known``, or all of them when they are few, or nothing."""
+    options = list(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if len(options) <= 12:
+        return f"; valid here: {', '.join(options)}"
+    return ""
+
+
+def type_of(node: Node) -> str:
+    return str(node.tag).rpartition(":")[2]
+
+
+def _describe(node: Node) -> str:
+    if isinstance(node, MappingNode):
+        return "keys with values"
+    if isinstance(node, SequenceNode):
+        return "a list"
+    kind = type_of(node)
+    return "nothing" if kind == "null" else f"{_SCALAR_NAMES.get(kind, kind)} {node.value!r}"
+
+
+class NodeReader:
+    """Reads the nodes of one file. ``shown`` is the path of a node for messages, such as ``endpoints.fraud``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def items(self, node: Node, shown: str) -> Iterator[tuple[str, Node, Node]]:
+        if not isinstance(node, MappingNode):
+            self.refuse(node, shown, "keys with values")
+        found: dict[str, tuple[Node, Node]] = {}
+        for key_node, value in node.value:
+            if not isinstance(key_node, ScalarNode):
+                self.refuse(key_node, shown or "the top level", "plain keys")
+            # What was merged in stands first, so the later one of a name is the mapping's own.
+            found[str(key_node.value)] = key_node, value
+        for name, (key_node, value) in found.items():
+            yield name, key_node, value
+
+    def list_of(self, node: Node, shown: str) -> Iterator[tuple[int, Node]]:
+        if not isinstance(node, SequenceNode):
+            self.refuse(node, shown, "a list")
+        yield from enumerate(node.value)
+
+    def text(self, node: Node, shown: str) -> str:
+        if not isinstance(node, ScalarNode) or type_of(node) == "null" or not node.value:
+            self.refuse(node, shown, "a text")
+        return str(node.value)
+
+    def constant(self, node: Node, shown: str) -> Any:
+        """A number, text or boolean, or nested lists of them, with the types of YAML."""
+        if isinstance(node, SequenceNode):
+            return [self.constant(item, f"{shown}[{index}]") for index, item in enumerate(node.value)]
+        if not isinstance(node, ScalarNode) or type_of(node) not in ("bool", "int", "float", "str"):
+            self.refuse(node, shown, "a number, a text, true or false, or a list of them")
+        return yaml.SafeLoader("").construct_object(node)
+
+    def at(self, node: Node) -> str:
+        return f"{self._path} line {node.start_mark.line + 1}"
+
+    def refuse(self, node: Node, shown: str, expected: str) -> NoReturn:
+        raise errors.BadSettings(f"{self.at(node)}: {shown}: expected {expected}, got {_describe(node)}")
