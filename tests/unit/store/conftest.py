@@ -13,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from headrace.core.models import Artifact, Format
 from headrace.core.versions import Draft, Provenance, StoredFile
+from headrace.store.artifacts import Artifacts, open_artifacts
 from headrace.store.database import Database, open_database, sqlite_url
 from headrace.store.state import State
-from tests import postgres
+from tests import postgres, s3
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +62,25 @@ def make_draft(model: str = "fraud", digest: str = "sha256:aa") -> Draft:
 @pytest.fixture
 def draft() -> Draft:
     return make_draft()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an empty bucket that this process can reach."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Artifacts:
+    """An empty home of blobs."""
+    if request.param == "folder":
+        return open_artifacts(str(tmp_path / "artifacts"))
+    return open_artifacts(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
