@@ -88,8 +88,8 @@ def _engine(text: str) -> sa.Engine:
     try:
         url = sa.make_url(text)
     except sa.exc.ArgumentError:
-        raise errors.BadSettings(
-            f"--database {text!r} is no database URL; write postgresql://user@host:5432/name or sqlite:////path/state.db"
+        raise errors.BadSettings(  # without the text: there may be a password in it
+            "--database is no database URL; write postgresql://user@host:5432/name or sqlite:////path/state.db"
         ) from None
     match url.get_backend_name():
         case "sqlite":
