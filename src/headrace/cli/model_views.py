@@ -17,7 +17,7 @@ from headrace.app.pushing import Pushed
 from headrace.app.quantities import format_size
 from headrace.app.stored_versions import Verdict
 from headrace.control.registry import Model, Story
-from headrace.core.versions import TrustGrant, Version
+from headrace.core.versions import Summary, TrustGrant, Version
 from headrace.store.artifacts import Collected
 
 
@@ -34,22 +34,23 @@ def print_pushed(pushed: Sequence[Pushed], as_json: bool) -> None:
     return None
 
 
-def print_models(models: Sequence[Model], as_json: bool) -> None:
+def print_models(models: Sequence[Summary], as_json: bool) -> None:
     if as_json:
-        return _json([_model(model) for model in models])
+        return _json(
+            [{"name": m.model, "versions": m.versions, "newest": m.newest.number, "aliases": m.aliases} for m in models]
+        )
     if not models:
         typer.echo("no models yet; begin with: headrace models push fraud model.onnx")
         return None
     table = _table("model", "versions", "newest", "format", "pushed", "aliases")
     for model in models:
-        newest = model.versions[-1]
         aliases = ", ".join(f"{alias}→{number}" for alias, number in model.aliases.items())
         table.add_row(
-            model.name,
-            str(len(model.versions)),
-            str(newest.number),
-            _format(newest),
-            _time(newest.draft.provenance.at),
+            model.model,
+            str(model.versions),
+            str(model.newest.number),
+            _format(model.newest),
+            _time(model.newest.draft.provenance.at),
             aliases,
         )
     return _show(table)
@@ -57,7 +58,14 @@ def print_models(models: Sequence[Model], as_json: bool) -> None:
 
 def print_model(model: Model, story: Story, as_json: bool) -> None:
     if as_json:
-        return _json(_model(model) | {"versions": [_version(v) for v in model.versions], "story": story})
+        return _json(
+            {
+                "name": model.name,
+                "versions": [_version(version) for version in model.versions],
+                "aliases": model.aliases,
+                "story": story,
+            }
+        )
     table = _table("version", "aliases", "format", "size", "pushed", "by", "metrics")
     for version in reversed(model.versions):
         provenance = version.draft.provenance
@@ -146,11 +154,6 @@ def print_collected(collected: Collected, dry_run: bool, as_json: bool) -> None:
         return _json({"files": collected.blobs, "bytes": collected.size, "dry_run": dry_run})
     verb = "would be removed" if dry_run else "removed"
     return typer.echo(f"{collected.blobs} files, {format_size(collected.size)} {verb}")
-
-
-def _model(model: Model) -> dict[str, Any]:
-    numbers = [version.number for version in model.versions]
-    return {"name": model.name, "versions": numbers, "aliases": model.aliases}
 
 
 def _version(version: Version) -> dict[str, Any]:

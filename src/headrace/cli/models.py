@@ -293,7 +293,7 @@ def gc(
 
 
 def _versions(registry: Registry, references: Iterable[str] | None) -> Iterator[Version]:
-    for reference in references or [model.name for model in registry.models()]:
+    for reference in references or [model.model for model in registry.models()]:
         if "@" in reference:
             yield registry.resolve(reference)
         else:

@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.control.registry_ports import State, Transaction
 from headrace.core import errors, names
-from headrace.core.versions import AliasMove, Draft, Event, TrustGrant, Version
+from headrace.core.versions import AliasMove, Draft, Event, Summary, TrustGrant, Version
 
 Clock = Callable[[], float]
 """Seconds since 1970 (UTC)."""
@@ -43,9 +43,9 @@ class Registry:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[Summary]:
         with self._state.reading() as transaction:
-            return [_model(transaction, name) for name in transaction.models.names()]
+            return transaction.models.listing()
 
     def model(self, name: str) -> Model:
         """Raises UnknownModel."""

@@ -65,6 +65,15 @@ class Version(msgspec.Struct, frozen=True):
         return sum(file.size for file in self.draft.files)
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """A model in a list: how many versions it has, the newest of them, and where its aliases point to."""
+
+    model: str
+    versions: int
+    newest: Version
+    aliases: dict[str, int]
+
+
 class AliasMove(msgspec.Struct, frozen=True):
     """One step in an alias's history; ``version`` None: it was removed."""
 

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from headrace.core import errors
-from headrace.core.versions import AliasMove, Draft, Version
+from headrace.core.versions import AliasMove, Draft, Summary, Version
 from headrace.store.database import insert
 from headrace.store.tables import ALIAS_HISTORY, ALIASES, MODELS, VERSION_FILES, VERSIONS
 
@@ -23,6 +23,23 @@ class Models:
         """Models that have a version, sorted."""
         query = sa.select(VERSIONS.c.model).distinct().order_by(VERSIONS.c.model)
         return list(self._connection.scalars(query))
+
+    def listing(self) -> list[Summary]:
+        """Every model that has a version, sorted by name, in two queries however many there are."""
+        newest = sa.select(
+            VERSIONS.c.model, sa.func.max(VERSIONS.c.version).label("version"), sa.func.count().label("n")
+        )
+        top = newest.group_by(VERSIONS.c.model).subquery()
+        drafts = sa.select(VERSIONS, top.c.n).join(
+            top, (top.c.model == VERSIONS.c.model) & (top.c.version == VERSIONS.c.version)
+        )
+        aliases: dict[str, dict[str, int]] = {}
+        for row in self._connection.execute(sa.select(ALIASES).order_by(ALIASES.c.alias)):
+            aliases.setdefault(row.model, {})[row.alias] = int(row.version)
+        return [
+            Summary(row.model, int(row.n), _version(row.version, row.draft), aliases.get(row.model, {}))
+            for row in self._connection.execute(drafts.order_by(VERSIONS.c.model))
+        ]
 
     def add(self, draft: Draft, number: int | None = None) -> Version:
         """Register a version under the next free number, or under ``number`` of an imported repository.

@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +141,8 @@ def test_a_repository_keeps_its_numbers(run: Run, ask: Callable[..., Any], onnx:
         shutil.copy(onnx, repository / place / "model.onnx")
     assert [entry["version"]["ref"] for entry in ask("push", repository)] == ["churn@1", "fraud@3", "fraud@7"]
     assert [entry["version"]["ref"] for entry in ask("push", repository)] == ["churn@1", "fraud@3", "fraud@7"]
-    assert {model["name"]: model["versions"] for model in ask("list")} == {"churn": [1], "fraud": [3, 7]}
+    assert {model["name"]: model["newest"] for model in ask("list")} == {"churn": 1, "fraud": 7}
+    assert [version["number"] for version in ask("show", "fraud")["versions"]] == [3, 7]
     assert [entry["version"]["ref"] for entry in ask("push", "base", repository / "fraud")] == ["base@3", "base@7"]
     assert ask("push", "fraud", repository / "fraud" / "7" / "model.onnx")[0]["version"]["ref"] == "fraud@8"
     code, text = run("push", "fraud", repository)
@@ -174,7 +178,7 @@ def test_the_same_on_postgresql(run: Run, ask: Callable[..., Any], onnx: Path, u
     ask("push", "fraud", onnx, "--alias", "champion", *place)
     ask("push", "fraud", onnx, *place)
     ask("alias", "fraud", "champion", "2", *place)
-    assert ask("list", *place) == [{"name": "fraud", "versions": [1, 2], "aliases": {"champion": 2}}]
+    assert ask("list", *place) == [{"name": "fraud", "versions": 2, "newest": 2, "aliases": {"champion": 2}}]
     assert run("delete", "fraud@2", *place)[0] == 2
 
 
@@ -220,6 +224,38 @@ def test_wrong_use_says_what_to_do(run: Run, onnx: Path, tmp_path: Path, argumen
     assert says in text
     if arguments[0] == "push":
         assert run("list", "--json") == (0, "[]\n"), "nothing was registered"
+
+
+KILLED = """
+import os, sys
+from headrace.store import folder_artifacts, models
+step = sys.argv.pop(1)
+def die(*_, **__): os.kill(os.getpid(), 9)
+if step == "stored half": folder_artifacts._fill = die
+if step == "before the blob": folder_artifacts.os.fsync = die
+if step == "before the folder": folder_artifacts._sync_folder = die
+if step == "numbered": models.Models._allocate = lambda *_: die()
+if step == "in the middle": models.msgspec.structs.asdict = die
+if step == "before commit":
+    from headrace.control import registry
+    registry.Registry._move = die
+from headrace.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "step", ["stored half", "before the blob", "before the folder", "numbered", "in the middle", "before commit"]
+)
+def test_a_push_that_is_killed_leaves_no_version(run: Run, onnx: Path, step: str) -> None:
+    command = [sys.executable, "-c", KILLED, step, "models", "push", "fraud", str(onnx), "--alias", "champion"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert run("list", "--json") == (0, "[]\n")
+    code, text = run("push", "fraud", onnx, "--alias", "champion")
+    assert code == 0
+    assert "fraud@1" in text
+    assert run("verify")[0] == 0
 
 
 def test_pull_overwrites_nothing(run: Run, onnx: Path, tmp_path: Path) -> None:

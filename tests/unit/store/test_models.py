@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from headrace.core import errors
-from headrace.core.versions import AliasMove, Draft
+from headrace.core.versions import AliasMove, Draft, Summary
 from headrace.store.state import State
 
 
@@ -22,6 +22,21 @@ def test_a_version_comes_back_as_it_was_added(state: State, draft: Draft) -> Non
         assert transaction.models.names() == ["fraud"]
         assert transaction.models.get("fraud", 2) is None
         assert transaction.models.get("other", 1) is None
+
+
+def test_the_listing_has_the_newest_of_each(state: State, draft: Draft) -> None:
+    other = msgspec.structs.replace(draft, model="churn")
+    with state.writing() as transaction:
+        assert transaction.models.listing() == []
+        fraud = [transaction.models.add(draft) for _ in range(3)]
+        churn = transaction.models.add(other)
+        transaction.models.delete("fraud", 2)
+        transaction.models.move_alias("fraud", AliasMove("champion", 1, None, "ada", 1.0))
+    with state.reading() as transaction:
+        assert transaction.models.listing() == [
+            Summary("churn", 1, churn, {}),
+            Summary("fraud", 2, fraud[2], {"champion": 1}),
+        ]
 
 
 def test_numbers_are_given_once_under_concurrency(state: State, draft: Draft) -> None:
