@@ -24,10 +24,12 @@ _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.PayloadTooLarge, 413),
     (errors.Unauthorized, 401),
     (errors.Unsupported, 501),
+    (errors.Conflict, 409),
     (errors.CallerError, 400),
     (errors.QuotaExceeded, 429),
     (errors.Overloaded, 503),
     (errors.NotReady, 503),
+    (errors.StateInUse, 503),
     (errors.DeadlineExceeded, 504),
     (errors.HeadraceError, 500),
 )

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from headrace.app import inspection
 from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.core import errors, names
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import Artifact
 from headrace.core.traffic import MAIN
 from headrace.runtimes import repository, trust
-
-_INSPECT_TIMEOUT_S = 120.0
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -113,7 +109,8 @@ def _of_deployment(source: ModelSource, name: str, candidates: list[Candidate]) 
 
 async def inspect(candidates: Sequence[Candidate], trusted: Sequence[str]) -> list[DeploymentSpec | Failure]:
     """Inspect artifacts (one short-lived process for all) and check trust; one result per candidate, in order."""
-    results = await _inspect_all(candidates)
+    targets = [c.path if c.attribute is None else f"{c.path}:{c.attribute}" for c in candidates]
+    results = await inspection.inspect_targets(targets)
     return [_judge(candidate, result, trusted) for candidate, result in zip(candidates, results, strict=True)]
 
 
@@ -147,48 +144,3 @@ def _judge(
         warmup=settings.warmup,
         platform_options=options,
     )
-
-
-async def _inspect_all(candidates: Sequence[Candidate]) -> list[Artifact | errors.HeadraceError]:
-    targets = [c.path if c.attribute is None else f"{c.path}:{c.attribute}" for c in candidates]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "headrace.runtimes.inspect",
-        *targets,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), _INSPECT_TIMEOUT_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        if len(targets) == 1:
-            return [errors.LoadFailed(f"inspection took longer than {_INSPECT_TIMEOUT_S:g} s")]
-        out = b""
-    results = _results(out)
-    if len(results) == len(targets):
-        return results
-    if len(targets) == 1:
-        tail = err.decode(errors="replace")[-2000:]
-        return [errors.LoadFailed(f"inspection ended with code {process.returncode} and no result: {tail}")]
-    # The inspector died or hung on one of them: look at each alone, so that the others are served.
-    return [(await _inspect_all([c]))[0] for c in candidates]
-
-
-def _results(out: bytes) -> list[Artifact | errors.HeadraceError]:
-    """None at all when something else wrote to the inspector's output as well."""
-    try:
-        return [_result(line) for line in out.splitlines() if line.strip()]
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return []
-
-
-def _result(line: bytes) -> Artifact | errors.HeadraceError:
-    document: dict[str, Any] = msgspec.json.decode(line)
-    if "ok" in document:
-        return msgspec.convert(document["ok"], Artifact)
-    error = document["error"]
-    return errors.from_code(error["code"], error["message"])

@@ -1,7 +1,7 @@
 """The command line: ``headrace COMMAND``.
 
 Commands are modules that are imported when they are run, so that ``headrace --help`` needs none of them. Each module
-has ``app``, a Typer application with one command.
+has ``app``, a Typer application with one command or a group of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer.core
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("headrace.cli.serve", "Serve models over REST and gRPC."),
     "predict": ("headrace.cli.predict", "Send data to a served model and print what it answers."),
+    "models": ("headrace.cli.models", "Keep versions of models: push, list, alias, verify, pull."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),
 }

@@ -35,7 +35,7 @@ def exit_code(error: errors.HeadraceError) -> ExitCode:
     match error:
         case errors.CallerError():
             return ExitCode.USAGE
-        case errors.NotReady() | errors.Overloaded() | errors.DeadlineExceeded():
+        case errors.NotReady() | errors.Overloaded() | errors.DeadlineExceeded() | errors.StateInUse():
             return ExitCode.NOT_REACHABLE
         case _:
             return ExitCode.FAILURE

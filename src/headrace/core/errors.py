@@ -9,7 +9,8 @@
     │   ├── Unsupported             a valid request for something this server does not do
     │   ├── Unauthorized            no acceptable credential
     │   ├── UntrustedArtifact       code-bearing artifact without --trust
-    │   └── BadSettings             a setting is unknown or has a wrong value
+    │   ├── BadSettings             a setting is unknown or has a wrong value
+    │   └── Conflict                the change contradicts what is there
     ├── Cancelled                   the caller went away
     ├── NotReady                    loading, or no replica can be reached
     ├── Overloaded                  refused to protect the requests already accepted
@@ -21,6 +22,11 @@
     │   ├── LoadFailed              the artifact could not be loaded
     │   ├── ReplicaDied             the process died while it worked on the request
     │   └── PoisonRequest           the request was present at two deaths
+    ├── StoreFailed                 the database or the artifact store failed
+    │   ├── StateInUse              another process owns the state
+    │   ├── LeaseLost               this process owned the state and does no longer
+    │   ├── StorageFull             no room; nothing half-written is left
+    │   └── Corrupted               stored bytes do not have their digest
     └── Bug                         a broken invariant of Headrace itself
 
 The docstring of a class is its default message. Transport status codes are mapped once per protocol
@@ -112,6 +118,12 @@ class BadSettings(CallerError):
     code = "bad_settings"
 
 
+class Conflict(CallerError):
+    """The change contradicts what is there."""
+
+    code = "conflict"
+
+
 class Cancelled(HeadraceError):
     """The caller went away."""
 
@@ -182,6 +194,38 @@ class PoisonRequest(RuntimeFailed):
     """This request was being worked on each time a replica died."""
 
     code = "poison_request"
+
+
+class StoreFailed(HeadraceError):
+    """The database or the artifact store failed."""
+
+    code = "store_failed"
+
+
+class StateInUse(StoreFailed):
+    """Another process owns the state."""
+
+    code = "state_in_use"
+    retryable = True
+    retry_after = 1.0
+
+
+class LeaseLost(StoreFailed):
+    """Another process has taken over the state."""
+
+    code = "lease_lost"
+
+
+class StorageFull(StoreFailed):
+    """There is no room left where artifacts are stored."""
+
+    code = "storage_full"
+
+
+class Corrupted(StoreFailed):
+    """Stored bytes do not have the digest they were stored under."""
+
+    code = "corrupted"
 
 
 class Bug(HeadraceError):

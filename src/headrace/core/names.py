@@ -46,6 +46,32 @@ def check_deployment(name: str) -> str:
     return name
 
 
+def check_model(name: str) -> str:
+    """Return ``name`` when it is a legal name of a model in the registry: the grammar of endpoints."""
+    try:
+        return check_endpoint(name)
+    except errors.BadSettings as error:
+        raise errors.BadSettings(error.message.replace("endpoint name", "model name")) from None
+
+
+def check_alias(alias: str) -> str:
+    """Return ``alias`` when it is a legal alias: like a version, but no number, which would be taken for one."""
+    if not _VERSION.match(alias) or alias.isdigit():
+        raise errors.BadSettings(
+            f"alias {alias!r} is not valid: use letters, digits, '_', '-', '.', and at least one that is no digit"
+        )
+    return alias
+
+
+def split_reference(text: str) -> tuple[str, str | None]:
+    """``fraud@7`` and ``fraud@champion`` as model and what is chosen of it; ``fraud`` chooses nothing."""
+    model, separator, choice = text.partition("@")
+    check_model(model)
+    if separator and not choice:
+        raise errors.BadSettings(f"{text!r} names no version: write {model}@7 or {model}@champion")
+    return model, (check_version(choice) if separator else None)
+
+
 def endpoint_from_path(stem: str) -> str:
     """A legal endpoint name made from a file or folder name: ``My model`` becomes ``My-model``."""
     name = re.sub(r"[^A-Za-z0-9_.\-]+", "-", stem).strip("-.") or "model"

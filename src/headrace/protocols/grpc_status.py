@@ -38,6 +38,7 @@ STATUS: dict[type[errors.HeadraceError], Code] = {
     errors.InvalidInput: Code.INVALID_ARGUMENT,
     errors.BadSettings: Code.INVALID_ARGUMENT,
     errors.UnknownModel: Code.NOT_FOUND,
+    errors.Conflict: Code.FAILED_PRECONDITION,
     errors.MethodNotAllowed: Code.UNIMPLEMENTED,
     errors.Unsupported: Code.UNIMPLEMENTED,
     errors.PayloadTooLarge: Code.RESOURCE_EXHAUSTED,
@@ -49,6 +50,8 @@ STATUS: dict[type[errors.HeadraceError], Code] = {
     errors.QuotaExceeded: Code.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
     errors.RuntimeFailed: Code.INTERNAL,
+    errors.StoreFailed: Code.INTERNAL,
+    errors.StateInUse: Code.UNAVAILABLE,
     errors.Bug: Code.INTERNAL,
     errors.HeadraceError: Code.UNKNOWN,
 }

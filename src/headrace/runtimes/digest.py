@@ -26,9 +26,12 @@ def of_file(path: Path) -> str:
 
 
 def of_files(root: Path, files: Iterable[Path]) -> str:
-    listing = "".join(
-        f"{_hex(path)}  {name}\n" for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files)
-    )
+    return of_listing((path.relative_to(root).as_posix(), f"sha256:{_hex(path)}") for path in files)
+
+
+def of_listing(files: Iterable[tuple[str, str]]) -> str:
+    """Digest of several files from their paths and digests."""
+    listing = "".join(f"{digest.removeprefix('sha256:')}  {name}\n" for name, digest in sorted(files))
     return f"sha256:{hashlib.sha256(listing.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import sources
+from headrace.app import inspection, sources
 from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.core.endpoints import DeploymentSpec
@@ -149,7 +149,7 @@ def test_artifact_that_kills_the_inspector_fails_alone(
 
 
 def test_artifact_that_hangs_the_inspector_fails_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources, "_INSPECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(inspection, "_INSPECT_TIMEOUT_S", 0.5)
     played(
         monkeypatch,
         tmp_path,

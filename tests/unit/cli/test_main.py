@@ -14,7 +14,19 @@ from typer.testing import CliRunner
 import headrace
 from headrace.cli.main import COMMANDS, app
 
-HEAVY = ("numpy", "fastapi", "httpx", "yaml", "msgspec", "sklearn", "onnxruntime", "asyncio", "uvloop", "h2corn")
+HEAVY = (
+    "numpy",
+    "fastapi",
+    "httpx",
+    "yaml",
+    "msgspec",
+    "sklearn",
+    "onnxruntime",
+    "asyncio",
+    "uvloop",
+    "h2corn",
+    "sqlalchemy",
+)
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -75,7 +87,17 @@ def test_exit_codes_are_documented(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_speaks_json(name: str) -> None:
     command = typer.main.get_command(importlib.import_module(COMMANDS[name][0]).app)
-    assert any("--json" in parameter.opts for parameter in command.params)
+    for part in getattr(command, "commands", {name: command}).values():
+        assert any("--json" in parameter.opts for parameter in part.params), part.name
+
+
+def test_every_command_of_a_group_has_help_with_an_example() -> None:
+    group = typer.main.get_command(importlib.import_module(COMMANDS["models"][0]).app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help
+        assert f"headrace models {name}" in command.epilog
+        assert "Exit codes: 0" in command.epilog
+        assert invoke("models", name, "--help")[0] == 0
 
 
 def test_version() -> None:

@@ -60,3 +60,33 @@ def test_every_file_name_makes_a_legal_endpoint(stem: str) -> None:
 )
 def test_endpoint_from_path(stem: str, name: str) -> None:
     assert names.endpoint_from_path(stem) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("fraud", ("fraud", None)), ("fraud@7", ("fraud", "7")), ("team/fraud@champion", ("team/fraud", "champion"))],
+)
+def test_references_have_a_model_and_a_choice(text: str, parts: tuple[str, str | None]) -> None:
+    assert names.split_reference(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", "@7", "fraud@", "fraud@a@b", "fraud@a/b", "a b@7", "stats@1"])
+def test_illegal_references(text: str) -> None:
+    with pytest.raises(errors.BadSettings):
+        names.split_reference(text)
+
+
+def test_a_models_name_is_called_one() -> None:
+    with pytest.raises(errors.BadSettings, match=r"^model name 'a b' is not valid"):
+        names.check_model("a b")
+
+
+@pytest.mark.parametrize("alias", ["champion", "v7", "7a", "_x", "a.b-c"])
+def test_legal_aliases(alias: str) -> None:
+    assert names.check_alias(alias) == alias
+
+
+@pytest.mark.parametrize("alias", ["", "7", "007", "a b", "a@b", "a/b"])
+def test_illegal_aliases(alias: str) -> None:
+    with pytest.raises(errors.BadSettings, match="alias"):
+        names.check_alias(alias)

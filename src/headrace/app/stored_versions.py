@@ -1,0 +1,64 @@
+"""Files of registered versions: brought back to disk, verified where they are, and cleaned up."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from headrace.app.registry_state import RegistryState
+from headrace.core import errors
+from headrace.core.versions import Version
+from headrace.store.artifacts import Collected
+
+Progress = Callable[[str, int, int], None]
+"""What is being moved, bytes that were just moved, bytes in all."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """``problems`` names every file of a version that is damaged or missing."""
+
+    version: Version
+    problems: tuple[str, ...]
+
+
+def pull(state: RegistryState, version: Version, target: Path, progress: Progress) -> None:
+    """Write the files of a version into the new folder ``target``, which appears when all of them are verified.
+
+    Raises Conflict when there is something already, Corrupted, StorageFull, StoreFailed."""
+    if target.exists():
+        raise errors.Conflict(f"{target} exists already; remove it, or name another folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for file in version.draft.files:
+            path = partial / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            state.artifacts.get(file.digest, path, lambda count: progress(version.ref, count, version.size))
+        partial.chmod(0o755)  # a temporary folder is its owner's only
+        partial.rename(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def verify(state: RegistryState, versions: Iterable[Version], progress: Progress) -> Iterator[Verdict]:
+    """Read every file of the versions and compare it with its digest."""
+    for version in versions:
+        problems = []
+        for file in version.draft.files:
+            try:
+                state.artifacts.check(file.digest, lambda count: progress(version.ref, count, version.size))  # noqa: B023
+            except errors.Corrupted as error:
+                problems.append(f"{file.path}: {error.message}")
+        yield Verdict(version, tuple(problems))
+
+
+def collect(state: RegistryState, grace_s: float, *, dry_run: bool) -> Collected:
+    """Remove files that no version refers to and that nobody stored within the last ``grace_s`` seconds."""
+    with state.changing("headrace models gc") as registry:
+        return state.artifacts.collect(registry.blobs(), time.time() - grace_s, dry_run=dry_run)

@@ -1,0 +1,105 @@
+"""What the registry keeps: versions of models, aliases, trust and events, as values.
+
+A version is immutable: its number, its files and where it came from never change once it is registered.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.core.models import Artifact, Signature
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """One file of a version. ``path`` is relative, with ``/``; ``digest`` is ``sha256:`` + hex; ``size`` in bytes."""
+
+    path: str
+    digest: str
+    size: int
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """Where a version came from. ``at`` is in seconds since 1970 (UTC)."""
+
+    who: str
+    at: float
+    source: str
+    """What was pushed: a path or a URL."""
+    git_sha: str | None = None
+    """Commit of the repository that the source lies in."""
+    packages: dict[str, str] = {}
+    """Packages that the model says it was made with, by name."""
+    metrics: dict[str, float] = {}
+    metadata: dict[str, str] = {}
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A version that is inspected and whose files are stored, but that has no number yet."""
+
+    model: str
+    artifact: Artifact
+    """Its ``path`` is relative to the version's files."""
+    files: tuple[StoredFile, ...]
+    provenance: Provenance
+    signature: Signature | None = None
+    golden: str | None = None
+    """Path of the golden requests among the files."""
+    reference: str | None = None
+    """Path of the reference data among the files."""
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A registered version of a model."""
+
+    number: int
+    draft: Draft
+
+    @property
+    def ref(self) -> str:
+        """How people name it: ``fraud@7``."""
+        return f"{self.draft.model}@{self.number}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.draft.files)
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A model in a list: how many versions it has, the newest of them, and where its aliases point to."""
+
+    model: str
+    versions: int
+    newest: Version
+    aliases: dict[str, int]
+
+
+class AliasMove(msgspec.Struct, frozen=True):
+    """One step in an alias's history; ``version`` None: it was removed."""
+
+    alias: str
+    version: int | None
+    before: int | None
+    who: str
+    at: float
+
+
+class TrustGrant(msgspec.Struct, frozen=True):
+    """Somebody vouched for the code in an artifact."""
+
+    digest: str
+    who: str
+    at: float
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A change of the registry: who did what to what, and what it was before and after (JSON values)."""
+
+    at: float
+    who: str
+    what: str
+    """Verb of the change: ``version.push``, ``alias.move``, …"""
+    subject: str
+    before: dict[str, str | int | None] | None = None
+    after: dict[str, str | int | None] | None = None
+    why: str = ""

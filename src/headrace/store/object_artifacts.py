@@ -1,0 +1,187 @@
+"""Blobs in an object store, and models read from one: S3, Google Cloud Storage, Azure, through obstore.
+
+Credentials come from where the providers' own tools look: the environment (``AWS_…``, ``GOOGLE_…``, ``AZURE_…``) or the
+machine's role. An object appears when its upload is complete, so nothing half-written can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from headrace.core import errors
+from headrace.store.artifacts import CHUNK, Artifacts, Collected, Progress, changed, digest_of, failed, key_of, missing
+
+SCHEMES = ("s3", "gs", "az")
+_REFRESH_AFTER = timedelta(hours=1)
+"""A blob older than this is made young when it is put again; shorter than any grace of ``collect``."""
+
+
+class ObjectArtifacts(Artifacts):
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._store = _open(self._url)
+
+    def where(self, digest: str) -> str:
+        return f"{self._url}/{key_of(digest)}"
+
+    def put(self, source: Path, digest: str, progress: Progress) -> None:
+        import obstore
+
+        with _typed(self.where(digest)):
+            if self._present(key_of(digest), source.stat().st_size):
+                progress(source.stat().st_size)
+                return
+            wrong = _Wrong()
+            try:
+                obstore.put(self._store, key_of(digest), _chunks_of(source, digest, progress, wrong))
+            except Exception as error:
+                # An error inside the generator comes back as another one, after the upload was given up.
+                if wrong.found is not None:
+                    raise wrong.found from error
+                raise
+
+    def _present(self, key: str, size: int) -> bool:
+        import obstore
+
+        try:
+            meta = obstore.head(self._store, key)
+        except FileNotFoundError:
+            return False
+        if meta["size"] != size:
+            return False
+        if datetime.now(UTC) - meta["last_modified"] > _REFRESH_AFTER:
+            # There is no "touch", and a copy of an object onto itself is refused.
+            obstore.copy(self._store, key, f"touch/{key}")
+            obstore.copy(self._store, f"touch/{key}", key)
+            obstore.delete(self._store, f"touch/{key}")
+        return True
+
+    def chunks(self, digest: str) -> Iterator[bytes]:
+        yield from _read(self._store, key_of(digest), self.where(digest))
+
+    def collect(self, referenced: Set[str], before: float, *, dry_run: bool = False) -> Collected:
+        import obstore
+
+        oldest = datetime.fromtimestamp(before, UTC)
+        count = size = 0
+        with _typed(self._url):
+            for page in obstore.list(self._store, "sha256"):
+                for meta in page:
+                    if meta["last_modified"] >= oldest or digest_of(meta["path"]) in referenced:
+                        continue
+                    count, size = count + 1, size + meta["size"]
+                    if not dry_run:
+                        obstore.delete(self._store, meta["path"])
+        return Collected(count, size)
+
+
+class _Wrong:
+    """Carries the real error out of a generator that native code consumes."""
+
+    found: errors.HeadraceError | None = None
+
+
+def _chunks_of(source: Path, digest: str, progress: Progress, wrong: _Wrong) -> Iterator[bytes]:
+    """The file in pieces; the last one is held back until the digest is known to be right."""
+    seen = hashlib.sha256()
+    held = b""
+    with source.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            seen.update(chunk)
+            if held:
+                yield held
+                progress(len(held))
+            held = chunk
+    if f"sha256:{seen.hexdigest()}" != digest:
+        wrong.found = changed(source, digest)
+        raise wrong.found
+    yield held
+    progress(len(held))
+
+
+def download(url: str, folder: Path, progress: Progress) -> Path:
+    """Copy the object at ``url``, or everything below it, into ``folder``; return the file or folder.
+
+    Raises InvalidInput when nothing is there, StoreFailed, StorageFull."""
+    import obstore
+
+    bucket, _, path = url.rstrip("/").partition("://")[2].partition("/")
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES or not path:
+        raise errors.BadSettings(
+            f"{url!r} names no object: write s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH"
+        )
+    store = _open(f"{scheme}://{bucket}")
+    target = folder / path.rpartition("/")[2]
+    with _typed(url):
+        listed = [meta["path"] for page in obstore.list(store, path) for meta in page]
+    keys = listed or ([path] if _exists(store, path, url) else [])
+    if not keys:
+        raise errors.InvalidInput(f"there is nothing at {url}")
+    for key in keys:
+        file = target if key == path else target / key[len(path) + 1 :]
+        if ".." in file.parts:
+            raise errors.InvalidInput(f"{scheme}://{bucket}/{key} would be written outside of its folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _save(store, key, file, progress)
+    return target
+
+
+def _exists(store: Any, key: str, where: str) -> bool:
+    import obstore
+
+    with _typed(where):
+        try:
+            obstore.head(store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _save(store: Any, key: str, file: Path, progress: Progress) -> None:
+    try:
+        with file.open("wb") as output:
+            for chunk in _read(store, key, key):
+                output.write(chunk)
+                progress(len(chunk))
+    except OSError as error:
+        raise failed(file, error) from error
+
+
+def _read(store: Any, key: str, where: str) -> Iterator[bytes]:
+    import obstore
+
+    with _typed(where):
+        try:
+            stream = obstore.get(store, key).stream(min_chunk_size=CHUNK)
+        except FileNotFoundError:
+            raise missing(where) from None
+        for chunk in stream:
+            yield bytes(chunk)
+
+
+def _open(url: str) -> Any:
+    try:
+        from obstore.store import from_url
+    except ImportError as error:
+        raise errors.BadSettings("object stores need a library: pip install 'headrace[storage]'") from error
+    if url.partition("://")[0] not in SCHEMES:
+        raise errors.BadSettings(f"{url!r} is no object store: use s3://, gs:// or az://")
+    with _typed(url):
+        return from_url(url)
+
+
+@contextmanager
+def _typed(where: str) -> Iterator[None]:
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, OSError, ValueError) as error:
+        # The first line says what; the rest is the library's own trace.
+        raise errors.StoreFailed(f"{where}: {str(error).strip().splitlines()[0]}") from error

@@ -1,0 +1,19 @@
+"""The tables as queries see them; ``migrations/`` makes them and holds keys, indexes and constraints."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+
+def _table(name: str, *columns: str) -> sa.TableClause:
+    return sa.table(name, *(sa.column(column) for column in columns))
+
+
+MODELS = _table("models", "name", "last_version")
+VERSIONS = _table("versions", "model", "version", "draft")
+VERSION_FILES = _table("version_files", "model", "version", "path", "digest", "size")
+ALIASES = _table("aliases", "model", "alias", "version")
+ALIAS_HISTORY = _table("alias_history", "id", "model", "alias", "version", "before", "who", "at")
+TRUST = _table("trust", "digest", "who", "at")
+EVENTS = _table("events", "id", "at", "who", "what", "subject", "before", "after", "why")
+LEASES = _table("leases", "name", "holder", "token", "expires_at")

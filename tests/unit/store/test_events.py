@@ -1,0 +1,32 @@
+"""The log of changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.core.versions import Event
+from headrace.store.state import State
+
+MOVED = Event(2.0, "bob", "alias.move", "fraud", {"champion": 1}, {"champion": 2}, "better recall")
+PUSHED = Event(1.0, "ada", "version.push", "fraud")
+
+
+def test_events_come_back_in_order(state: State) -> None:
+    with state.writing() as transaction:
+        for event in (PUSHED, MOVED, Event(3.0, "ada", "version.push", "churn")):
+            transaction.events.add(event)
+    with state.reading() as transaction:
+        assert transaction.events.of("fraud") == [PUSHED, MOVED]
+        assert transaction.events.of("nothing") == []
+
+
+def test_an_event_goes_with_the_change_that_failed(state: State) -> None:
+    def fail() -> None:
+        with state.writing() as transaction:
+            transaction.events.add(PUSHED)
+            raise KeyError("later")
+
+    with pytest.raises(KeyError):
+        fail()
+    with state.reading() as transaction:
+        assert transaction.events.of("fraud") == []
