@@ -1,4 +1,4 @@
-"""Models as people type them: ``fraud.onnx``, ``churn=churn.ubj``, ``img/``, ``pricer.py:Pricer``.
+"""Models as people type them: ``fraud.onnx``, ``churn=churn.ubj``, ``img/``, ``pricer.py:Pricer``, ``fraud@champion``.
 
 Splits the text, finds the endpoint's name and checks that the path exists. What is inside the path is found out
 later, in a short-lived worker.
@@ -41,6 +41,8 @@ def parse_source(text: str, *, name: str | None = None, where: str = "model") ->
 
 def endpoint_name(source: ModelSource) -> str:
     """The name the source gets when it is one model; a repository folder holds several, named by its folders."""
+    if source.name is None and is_reference(source):
+        return names.split_reference(source.path)[0]
     path = Path(source.path)
     return source.name or names.endpoint_from_path(path.name if path.is_dir() else path.stem)
 
@@ -49,7 +51,19 @@ def rebase(source: ModelSource, folder: Path) -> ModelSource:
     """A source whose relative path counts from ``folder`` instead of the working directory."""
     if Path(source.path).is_absolute() or folder == Path():
         return source
+    if is_reference(source) and not (folder / source.path).exists():
+        return source
     return msgspec.structs.replace(source, path=str(folder / source.path))
+
+
+def is_reference(source: ModelSource) -> bool:
+    """The source names a version in the registry (``fraud@7``, ``fraud@champion``), and no file or folder."""
+    if "@" not in source.path or source.registered is not None or Path(source.path).exists():
+        return False
+    try:
+        return names.split_reference(source.path)[1] is not None
+    except errors.BadSettings:
+        return False
 
 
 def check_sources(sources: Iterable[ModelSource]) -> None:
@@ -79,5 +93,5 @@ def _nearest(path: Path) -> str:
         if near:
             return f"; did you mean {str(path.parent / near[0])!r}?"
     if "@" in path.name:
-        return "; models from a registry (NAME@VERSION) come in a later release: give a path"
+        return "; a version of the registry is named without a folder: MODEL@VERSION or MODEL@ALIAS"
     return ""

@@ -6,7 +6,7 @@ import getpass
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,8 @@ _WAIT_S = 15.0
 """Commands change the state for moments: one that finds it in use by another waits this long."""
 
 _LEASE = "controller"
-_LEASE_TTL_S = 30.0
+_LEASE_TTL_S = 10.0
+"""Shorter than the wait: a command that is killed holds up no other one for good."""
 
 
 T = TypeVar("T")
@@ -74,7 +75,9 @@ class RegistryState:
         try:
             yield Registry(State(held.database), time.time, self.who)
         finally:
-            held.release()
+            # Lost to another meanwhile: every write was checked, and what was not written needs no lease.
+            with suppress(errors.LeaseLost):
+                held.release()
 
 
 @contextmanager

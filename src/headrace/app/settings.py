@@ -22,6 +22,8 @@ class ModelSource(msgspec.Struct, frozen=True):
     """Endpoint name; None: from the file name."""
     attribute: str | None = None
     """Class in a Python file; None: the only ``headrace.Model`` in it."""
+    registered: str | None = None
+    """The version that ``path`` is a copy of, as ``fraud@7``; None: not from the registry."""
     settings: DeploymentSettings | None = None
     """Settings from the file's ``endpoints:`` section; None: the global ones."""
     deployment: str | None = None

@@ -27,7 +27,12 @@ from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
 
 PREFIX = "HEADRACE_"
-OTHER_VARIABLES = frozenset({"HEADRACE_CONFIG", "HEADRACE_MODELS", "HEADRACE_URL"})
+OTHER_VARIABLES = frozenset(
+    {
+        *("HEADRACE_CONFIG", "HEADRACE_MODELS", "HEADRACE_URL"),
+        *("HEADRACE_STATE", "HEADRACE_DATABASE", "HEADRACE_ARTIFACTS"),
+    }
+)
 """Variables that are no setting of a key: the file, the models, and the client's server."""
 
 _KUBERNETES_LINK = re.compile(r"HEADRACE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)\Z")

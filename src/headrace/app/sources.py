@@ -28,6 +28,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """The user named this very file."""
     settings: DeploymentSettings
     deployment: str = MAIN
+    registered: str | None = None
+    """The version of the registry that this is a copy of."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -77,12 +79,14 @@ def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candi
     candidates = [
         Candidate(
             endpoint=names.check_endpoint(source.name or f.name),
-            version=names.check_version(f.version),
+            version=names.check_version(source.registered.rpartition("@")[2] if source.registered else f.version),
             path=str(Path(f.path).absolute()),
             attribute=source.attribute or f.attribute,
             served=f.served,
-            typed=Path(f.path).absolute() == Path(source.path).absolute(),
+            # A copy from the registry was not typed: its code is trusted when somebody said so there.
+            typed=source.registered is None and Path(f.path).absolute() == Path(source.path).absolute(),
             settings=settings,
+            registered=source.registered,
         )
         for f in found
     ]
@@ -122,7 +126,10 @@ def _judge(
     try:
         trust.check(result, trusted, typed_path=candidate.typed)
     except errors.HeadraceError as error:
-        return Failure(candidate.endpoint, candidate.version, error.message)
+        reason = error.message
+        if candidate.registered is not None:
+            reason = reason.replace(trust.command(result), f"headrace models trust {candidate.registered}")
+        return Failure(candidate.endpoint, candidate.version, reason)
     settings = candidate.settings
     options = dict(settings.options)
     if trust.is_trusted(result, trusted, typed_path=candidate.typed):

@@ -40,10 +40,19 @@ def pull(state: RegistryState, version: Version, target: Path, progress: Progres
             path.parent.mkdir(parents=True, exist_ok=True)
             state.artifacts.get(file.digest, path, lambda count: progress(version.ref, count, version.size))
         partial.chmod(0o755)  # a temporary folder is its owner's only
-        partial.rename(target)
+        _appear(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _appear(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if target.exists():
+            raise errors.Conflict(f"{target} was made meanwhile by another process") from error
+        raise errors.StoreFailed(f"{target}: {error.strerror}") from error
 
 
 def verify(state: RegistryState, versions: Iterable[Version], progress: Progress) -> Iterator[Verdict]:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.app.model_sources import check_sources
+from headrace.app.model_sources import check_sources, is_reference
+from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import load_settings
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
@@ -24,6 +25,7 @@ Examples:
   headrace serve fraud.onnx churn=churn.ubj img/ --replicas 2
   headrace serve pricer.py:Pricer --watch
   headrace serve model.pkl --trust model.pkl
+  headrace serve fraud@champion churn@7
   headrace serve --config production.yaml --port 80 --host 0.0.0.0 --no-auth
 
 Settings: flags win over the environment (HEADRACE_PORT, HEADRACE_REPLICAS, HEADRACE_BATCHING__MAX_BATCH_SIZE),
@@ -40,13 +42,27 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="[NAME=]PATH…",
-            help="Model files, MLflow or repository folders, FILE.py:CLASS. Default: those of headrace.yaml.",
+            help="Model files, MLflow or repository folders, FILE.py:CLASS, or MODEL@VERSION and MODEL@ALIAS of the"
+            " registry. Default: those of headrace.yaml.",
             show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE", help="Settings file; default: headrace.yaml, if there is one."),
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state", metavar="DIR", help="Registry of MODEL@VERSION; default: $HEADRACE_STATE or ~/.headrace."
+        ),
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", metavar="URL", help="The registry's database, if it is postgresql://…")
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option("--artifacts", metavar="PLACE", help="Where the registry keeps files, if not in its DIR."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per event, for machines.")] = False,
@@ -60,6 +76,8 @@ def serve(
     """
     with reported(as_json):
         settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
+        if any(map(is_reference, settings.models)):
+            settings = _with_registered(settings, (state, database, artifacts), quiet=quiet or as_json)
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:
@@ -72,6 +90,18 @@ def serve(
             # The parent, which would have removed its folder, was killed.
             shutil.rmtree(for_parent, ignore_errors=True)
     raise typer.Exit(code)
+
+
+def _with_registered(
+    settings: ServeSettings, place: tuple[str | None, str | None, str | None], *, quiet: bool
+) -> ServeSettings:
+    # Imported only when something of the registry is served: the rest needs no database.
+    from headrace.app.registered_models import with_registered
+    from headrace.app.registry_state import locate
+    from headrace.cli.transfer_bar import transfer_bar
+
+    with transfer_bar("Fetching", quiet=quiet) as progress:
+        return with_registered(settings, locate(*place, os.environ), progress)
 
 
 def _stop_with_parent(orphaned: threading.Event) -> None:

@@ -89,6 +89,23 @@ def test_a_controllers_lease_keeps_commands_out(url: str, tmp_path: Path, monkey
     database.close()
 
 
+def test_a_command_that_was_paused_cannot_write_over_another(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_state, "_LEASE_TTL_S", -1.0)  # over as soon as it is taken
+    place = Location(tmp_path, url, str(tmp_path / "a"))
+    with (
+        open_registry(place) as paused,
+        open_registry(place) as other,
+        paused.changing("slow") as slow,
+        other.changing("quick") as quick,
+    ):
+        with pytest.raises(errors.LeaseLost, match="slow"):
+            slow.trust("fraud@1")
+        with pytest.raises(errors.UnknownModel):
+            quick.trust("fraud@1")
+
+
 def test_a_place_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app.model_sources import check_sources, endpoint_name, parse_source, rebase
+from headrace.app.model_sources import check_sources, endpoint_name, is_reference, parse_source, rebase
 from headrace.core import errors
 
 
@@ -53,6 +53,30 @@ def test_rebase_counts_from_a_folder() -> None:
     assert rebase(parse_source("a.onnx"), Path("etc")).path == "etc/a.onnx"
     assert rebase(parse_source("/a.onnx"), Path("etc")).path == "/a.onnx"
     assert rebase(parse_source("a.onnx"), Path()).path == "a.onnx"
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("fraud@champion", True),
+        ("risk=team/fraud@7", True),
+        ("fraud", False),
+        ("fraud@", False),
+        ("fraud@a@b", False),
+        ("/srv/fraud@7", False),
+        ("m@2.onnx", False),
+    ],
+)
+def test_references_are_told_from_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reference: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m@2.onnx").touch()
+    source = parse_source(text)
+    assert is_reference(source) == reference
+    if reference:
+        assert rebase(source, Path("etc")) == source, "the registry is where it is"
+        assert endpoint_name(source) in ("fraud", "risk")
 
 
 def test_missing_paths_suggest_the_nearest(tmp_path: Path) -> None:

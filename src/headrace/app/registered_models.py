@@ -1,0 +1,75 @@
+"""Models of the registry among the things to serve: ``fraud@champion`` becomes a verified copy on disk.
+
+The copy is served like any path, under the version's number. A reference is resolved once, when serving begins: moving
+an alias changes nothing that runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from headrace.app.model_sources import is_reference
+from headrace.app.registry_state import Location, RegistryState, open_registry
+from headrace.app.settings import ModelSource, ServeSettings
+from headrace.app.stored_versions import Progress, pull
+from headrace.core import errors
+from headrace.core.versions import Version
+
+
+def with_registered(settings: ServeSettings, location: Location, progress: Progress) -> ServeSettings:
+    """Replace references by copies below the state directory, and trust what is trusted in the registry.
+
+    Raises UnknownModel, Corrupted, StoreFailed."""
+    models: list[ModelSource] = []
+    trusted = list(settings.trust)
+    with open_registry(location) as state:
+        for source in settings.models:
+            if not is_reference(source):
+                models.append(source)
+                continue
+            version = state.registry.resolve(source.path)
+            models.append(_source(source, version, _copy(state, version, location.directory, progress)))
+            if state.registry.trust_in(version) is not None:
+                trusted.append(version.draft.artifact.digest)
+    return msgspec.structs.replace(settings, models=tuple(models), trust=tuple(trusted))
+
+
+def _source(source: ModelSource, version: Version, folder: Path) -> ModelSource:
+    artifact = version.draft.artifact
+    return msgspec.structs.replace(
+        source,
+        path=str(folder / artifact.path),
+        name=source.name or version.draft.model,
+        attribute=artifact.attribute,
+        registered=version.ref,
+    )
+
+
+def _copy(state: RegistryState, version: Version, directory: Path, progress: Progress) -> Path:
+    """The folder with the version's files; made when it is not there, or not what it should be any more."""
+    # "@" is in no model's name, so that no two versions share a folder.
+    folder = directory / "versions" / f"{version.draft.model.replace('/', '@')}@{version.number}"
+    if folder.exists() and not _is_whole(folder, version):
+        shutil.rmtree(folder)
+    if not folder.exists():
+        try:
+            pull(state, version, folder, progress)
+        except errors.Conflict:
+            if not _is_whole(folder, version):  # another server fetched it at the same time
+                raise
+    return folder
+
+
+def _is_whole(folder: Path, version: Version) -> bool:
+    expected = {file.path: file.digest for file in version.draft.files}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return there == set(expected) and all(_digest(folder / path) == digest for path, digest in expected.items())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
