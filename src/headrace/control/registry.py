@@ -57,6 +57,11 @@ class Registry:
         with self._state.reading() as transaction:
             return Story(tuple(transaction.models.alias_history(name)), tuple(transaction.events.of(name)))
 
+    def changes(self, limit: int, model: str | None = None) -> list[Event]:
+        """The last changes of everything, or of a model, newest first."""
+        with self._state.reading() as transaction:
+            return transaction.events.latest(limit, model)
+
     def resolve(self, reference: str) -> Version:
         """The version that ``fraud@7``, ``fraud@champion`` or ``fraud`` (its newest) names. Raises UnknownModel."""
         name, choice = names.split_reference(reference)

@@ -26,6 +26,13 @@ class Events:
         query = sa.select(EVENTS).where(EVENTS.c.subject == subject).order_by(EVENTS.c.id)
         return [_event(row) for row in self._connection.execute(query).mappings()]
 
+    def latest(self, limit: int, subject: str | None = None) -> list[Event]:
+        """The last changes, newest first; of everything, or of one subject."""
+        query = sa.select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(EVENTS.c.subject == subject)
+        return [_event(row) for row in self._connection.execute(query).mappings()]
+
 
 def _event(row: sa.RowMapping) -> Event:
     values = {name: row[name] for name in Event.__struct_fields__}

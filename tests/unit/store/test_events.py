@@ -18,6 +18,8 @@ def test_events_come_back_in_order(state: State) -> None:
     with state.reading() as transaction:
         assert transaction.events.of("fraud") == [PUSHED, MOVED]
         assert transaction.events.of("nothing") == []
+        assert [event.at for event in transaction.events.latest(2)] == [3.0, 2.0]
+        assert transaction.events.latest(10, "fraud") == [MOVED, PUSHED]
 
 
 def test_an_event_goes_with_the_change_that_failed(state: State) -> None:

@@ -1,0 +1,59 @@
+"""``headrace events``: who changed what in the registry, when and why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from headrace.cli.outcome import EXIT_CODES_HELP, reported
+
+EXAMPLES = f"""\
+Examples:
+
+  headrace events
+
+  headrace events --model fraud --limit 20 --json
+
+{EXIT_CODES_HELP}
+"""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog=EXAMPLES)
+def events(
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="Only what happened to this one.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="DIR", help="State directory; default: $HEADRACE_STATE or ~/.headrace."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--database", metavar="URL", help="postgresql://… instead of SQLite in the state directory."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")] = False,
+) -> None:
+    """Show the latest changes, newest first: who did what and why, and what it was before and after."""
+    with reported(as_json):
+        import msgspec
+
+        from headrace.app.registry_state import locate, open_registry
+
+        with open_registry(locate(state, database, None, os.environ)) as opened:
+            found = opened.registry.changes(limit, model)
+        if as_json:
+            sys.stdout.write(msgspec.json.encode({"events": found}).decode() + "\n")
+            return
+        for event in found:
+            at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            sides = [msgspec.json.encode(side).decode() for side in (event.before, event.after) if side is not None]
+            typer.echo(
+                f"{at}  {event.what:14}  {event.subject}  {event.who}  {' → '.join(sides)}  {event.why}".rstrip()
+            )
