@@ -199,14 +199,14 @@ class GrpcFront:
 
     def _model_metadata(self, body: bytes) -> bytes:
         name, version = oip_grpc_documents.decode_model(body)
-        deployment = self._services.router.find(name, version)
+        deployment = self._services.router.describing(name, version)
         return oip_grpc_documents.render_model_metadata(
             name, self._state.versions(name), deployment.route.platform, deployment.signature
         )
 
     def _model_config(self, body: bytes) -> bytes:
         name, version = oip_grpc_documents.decode_model(body)
-        deployment = self._services.router.find(name, version)
+        deployment = self._services.router.describing(name, version)
         route = deployment.route
         return oip_grpc_documents.render_model_config(
             name, route.platform, deployment.signature, route.batching.max_batch_size

@@ -78,14 +78,14 @@ class RestOperations:
         return http_status.json_reply(oip_documents.model_list(sorted(self._services.router.endpoints)))
 
     def _model_metadata(self, match: Match, body: bytes) -> Reply:
-        deployment = self._services.router.find(match.model, match.version)
+        deployment = self._services.router.describing(match.model, match.version)
         versions = self._state.versions(match.model)
         return http_status.json_reply(
             oip_documents.model_metadata(match.model, versions, deployment.route.platform, deployment.signature)
         )
 
     def _model_config(self, match: Match, body: bytes) -> Reply:
-        deployment = self._services.router.find(match.model, match.version)
+        deployment = self._services.router.describing(match.model, match.version)
         route: DeploymentRoute = deployment.route
         return http_status.json_reply(
             oip_documents.model_config(match.model, route.platform, deployment.signature, route.batching.max_batch_size)
@@ -99,7 +99,7 @@ class RestOperations:
         return http_status.json_reply(kserve_v1.render_list(sorted(self._services.router.endpoints)))
 
     def _v1_model(self, match: Match, body: bytes) -> Reply:
-        deployment = self._services.router.find(match.model, match.version)
+        deployment = self._services.router.describing(match.model, match.version)
         if not deployment.ready:
             raise errors.NotReady(deployment.route.reason or f"model {match.model!r} is not ready")
         return http_status.json_reply(

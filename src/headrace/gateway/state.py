@@ -30,12 +30,14 @@ class ServerState:
         return bool(alive or not router.endpoints) and all(any(d.ready for d in e.choices) for e in alive)
 
     def model_ready(self, name: str, version: str) -> bool:
-        """Raises UnknownModel; never NotReady."""
+        """Without a version: some deployment that takes traffic can answer. Raises UnknownModel; never NotReady."""
+        router = self._services.router
         try:
-            deployment = self._services.router.find(name, version)
+            deployment = router.describing(name, version)
         except errors.NotReady:
             return False
-        return deployment.ready and not self._services.draining
+        choices = [deployment] if version else router.endpoints[name].choices
+        return any(choice.ready for choice in choices) and not self._services.draining
 
     def versions(self, name: str) -> list[str]:
         """Deployed versions, those that take traffic last (clients read the last one as the default)."""
@@ -74,7 +76,7 @@ class ServerState:
         NotReady."""
         services = self._services
         if name:
-            services.router.find(name, version)
+            services.router.describing(name, version)
         models = [m for m in self.models() if name in ("", m[0]) and version in ("", m[1])]
         services.records.flush()
         return await asyncio.to_thread(statistics.render, services.metrics_directory, models)

@@ -72,9 +72,7 @@ class Router:
         again with the decoded request. Raises UnknownModel, InvalidInput or NotReady."""
         endpoint = self.endpoints.get(name)
         if endpoint is None:
-            if not self.table_version:
-                raise errors.NotReady("the server is starting: what it serves is still being looked at")
-            raise errors.UnknownModel(self._unknown(name))
+            raise self._unknown(name)
         if version:
             return endpoint.version(version)
         only = endpoint.only
@@ -83,10 +81,20 @@ class Router:
             return only
         return endpoint.split.choose(headers, request, self._draw)
 
-    def _unknown(self, name: str) -> str:
+    def describing(self, name: str, version: str) -> Deployment:
+        """The deployment whose metadata stand for the endpoint's: of several the one with the greatest share, always
+        the same one. Raises UnknownModel or NotReady."""
+        endpoint = self.endpoints.get(name)
+        if endpoint is None:
+            raise self._unknown(name)
+        return endpoint.version(version) if version else endpoint.split.greatest()
+
+    def _unknown(self, name: str) -> errors.HeadraceError:
+        if not self.table_version:
+            return errors.NotReady("the server is starting: what it serves is still being looked at")
         known = sorted(self.endpoints)
         shown = ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
-        return f"model {name!r} not found; this server has: {shown or 'no models yet'}"
+        return errors.UnknownModel(f"model {name!r} not found; this server has: {shown or 'no models yet'}")
 
     @property
     def leaving(self) -> list[Deployment]:

@@ -42,8 +42,7 @@ class Split:
         for header in OVERRIDE_HEADERS:
             if header in headers:
                 return self._override(header, headers[header])
-        if not self._choices:
-            raise errors.NotReady(f"model {self._endpoint!r} has no version that takes traffic")
+        self._check()
         if self.reads_body and request is None:
             return next((d for d, _ in self._choices if d.route.signature is not None), self._choices[0][0])
         for rule, deployment in self._rules:
@@ -54,6 +53,15 @@ class Split:
         key = None if sticky is None else _read(sticky, headers, request)
         chosen = "" if key is None else self._sticky.choose(key.encode("utf-8", "surrogatepass"))
         return self._named[chosen] if chosen else self._drawn(draw)
+
+    def greatest(self) -> Deployment:
+        """The deployment with the greatest share; of equals the first. Raises NotReady."""
+        self._check()
+        return max(self._choices, key=lambda choice: choice[1])[0]
+
+    def _check(self) -> None:
+        if not self._choices:
+            raise errors.NotReady(f"model {self._endpoint!r} has no version that takes traffic")
 
     def _override(self, header: bytes, value: bytes) -> Deployment:
         shown = OVERRIDE_HEADERS[header]

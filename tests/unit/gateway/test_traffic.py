@@ -178,3 +178,20 @@ def test_the_default_deadline_is_that_of_the_deployment_that_answers(tmp_path: P
         assert in_time.grpc()[0] == Code.OK
 
     run(tmp_path, test)
+
+
+def test_metadata_are_those_of_the_greatest_share_and_readiness_is_that_of_any(tmp_path: Path) -> None:
+    async def test(gateway: Gateway) -> None:
+        routes = (
+            deployment_route(id="m@1", version="1", name="champion", signature=OTHER_NAMES),
+            deployment_route(id="m@2", version="2", name="challenger"),
+        )
+        _, challenger = gateway.deploy(*routes, traffic={"m@1": 0.7, "m@2": 0.3}, policy=TrafficPolicy())
+        challenger.add_replica(ComputingReplica(challenger, answering(2)))
+        async with gateway.client() as client:
+            for _ in range(5):
+                assert (await client.get("/v2/models/m")).json()["inputs"][0]["name"] == "other"
+            assert (await client.get("/v2/models/m/ready")).status_code == 200
+            assert (await client.get("/v2/models/m/versions/1/ready")).status_code == 503
+
+    run(tmp_path, test)

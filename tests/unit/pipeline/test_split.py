@@ -158,3 +158,13 @@ def test_only_endpoints_with_several_deployments_tell_which_answered() -> None:
 def test_nobody_takes_traffic() -> None:
     with pytest.raises(errors.NotReady, match="no version that takes traffic"):
         chosen(router(TrafficPolicy(sticky=HEADER), {}))
+
+
+def test_the_greatest_share_describes_the_endpoint() -> None:
+    following = router(TrafficPolicy(sticky=HEADER), {"m@1": 0.4, "m@2": 0.6})
+    assert {following.describing("m", "").route.name for _ in range(20)} == {"challenger"}
+    assert following.describing("m", "0").route.id == "m@0"
+    with pytest.raises(errors.NotReady, match="no version that takes traffic"):
+        router(TrafficPolicy(), {}).describing("m", "")
+    with pytest.raises(errors.UnknownModel, match="model 'n' not found"):
+        following.describing("n", "")
