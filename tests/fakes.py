@@ -25,6 +25,7 @@ from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import RequestRecord
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute, RouteTable
+from headrace.core.shadows import Mirrored, ShadowLoad
 from headrace.core.tensors import DType, Tensor
 from headrace.pipeline.deployment import Deployment
 from headrace.pipeline.router import Router
@@ -99,6 +100,8 @@ class FakeRecorder:
         self.refusals: list[tuple[str, str, Refusal]] = []
         self.retries = 0
         self.fallbacks: list[tuple[str, FallbackKind]] = []
+        self.shadows: list[tuple[str, Mirrored]] = []
+        self.compared_seconds: list[tuple[float, float]] = []
 
     def record(self, record: RequestRecord) -> None:
         self.records.append(record)
@@ -111,6 +114,12 @@ class FakeRecorder:
 
     def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
         self.fallbacks.append((version, kind))
+
+    def mirrored(self, model: str, version: str, outcome: Mirrored) -> None:
+        self.shadows.append((version, outcome))
+
+    def compared(self, model: str, version: str, live_s: float, shadow_s: float, seen: ShadowLoad) -> None:
+        self.compared_seconds.append((live_s, shadow_s))
 
 
 class FakeReplica:
@@ -365,6 +374,7 @@ class World:
         self.clock = FakeClock()
         self.loop = FakeLoop(self.clock)
         self.recorder = FakeRecorder()
+        self.make_future: Callable[[], asyncio.Future[None]] = asyncio.Future
         self.deployment = self.make("m", deployment_route(**route), gateways)
         self._ids = itertools.count(1)
 
@@ -376,7 +386,7 @@ class World:
             clock=self.clock,
             call_soon=self.loop.call_soon,
             call_later=self.loop.call_later,
-            make_future=asyncio.Future,
+            make_future=self.make_future,
             recorder=self.recorder,
         )
 

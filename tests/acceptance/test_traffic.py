@@ -197,3 +197,54 @@ def fallbacks(server: Served) -> dict[str, float]:
         if sample.name == "headrace_fallbacks_total"
         and (sample.labels["model"], sample.labels["version"]) == ("guarded", "1")
     }
+
+
+SHADOW = """
+gateways: 1
+endpoints:
+  fraud:
+    traffic: {champion: 1}
+    shadow: {next: 100}
+    deployments: {champion: {model: champion.py}, next: {model: next.py}}
+"""
+NEXT = """\
+import headrace
+
+
+class Next(headrace.Model):
+    def predict(self, x: headrace.Float32) -> {"y": headrace.Float32}:
+        if x[0] == 13:
+            raise ValueError("no thirteen")
+        return {"y": x * FACTOR + (x == 7)}
+"""
+
+
+def test_a_shadow_is_compared_and_callers_do_not_notice(tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text(SHADOW)
+    (tmp_path / "champion.py").write_text(NEXT.replace("FACTOR", "2").replace("+ (x == 7)", "").replace("13", "-1"))
+    (tmp_path / "next.py").write_text(NEXT.replace("FACTOR", "2"))
+    with served(directory=tmp_path) as server:
+
+        def shadow() -> Any:
+            return next(d["shadow"] for d in managed(server)["deployments"] if d["name"] == "next")
+
+        def seen() -> int:
+            found = shadow()
+            return sum(found[key] for key in ("agreed", "disagreed", "failed", "dropped"))
+
+        for number, value in enumerate((1.0, 2.0, 7.0, 13.0), start=1):
+            answer = asked_once(server, value)
+            assert (answer.status, output(answer.document)) == (200, [value * 2])
+            assert answer.headers["x-headrace-deployment"] == "champion"
+            eventually(lambda number=number: seen() == number)  # type: ignore[misc]
+        found = shadow()
+        assert [found[key] for key in ("agreed", "disagreed", "failed", "dropped")] == [2, 1, 1, 0]
+        assert (found["max_absolute"], found["max_relative"]) == (1.0, pytest.approx(1 / 14))
+        assert found["live_ms"] > 0
+        assert found["shadow_ms"] > 0
+        (told,) = found["sample"]
+        assert (told["request_id"], told["live"], told["shadow"]) == ("r-7", "[1]: 14.0", "[1]: 15.0")
+
+
+def asked_once(server: Served, value: float) -> Answer:
+    return post(server.address, PATH, infer_body(value), {"x-request-id": f"r-{value:g}"})

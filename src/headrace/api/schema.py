@@ -71,6 +71,54 @@ class Replica(BaseModel):
         )
 
 
+class Disagreement(BaseModel):
+    """A request that the shadow answered otherwise."""
+
+    request_id: str
+    output: str = Field(description="The first output that differs.")
+    live: str = Field(description="Shape and first values.")
+    shadow: str = Field(description="Shape and first values.")
+
+
+class ShadowResult(BaseModel):
+    """Answers of a shadow beside the live ones, over all gateways, since each has known the shadow."""
+
+    agreed: int
+    disagreed: int
+    failed: int = Field(description="The shadow answered with an error.")
+    dropped: int = Field(description="No idle capacity, or requests that the shadow does not take.")
+    agreement: float | None = Field(description="Share of compared answers that agree; null before the first.")
+    max_absolute: float = Field(description="Greatest difference of a number.")
+    max_relative: float = Field(description="Greatest difference of a number, as a share of the live one.")
+    live_ms: float | None = Field(description="Mean time of the live batches of compared requests.")
+    shadow_ms: float | None = Field(description="Mean time of the shadow's batches.")
+    sample: list[Disagreement] = Field(description="Latest disagreements.")
+
+    @classmethod
+    def of(cls, deployment: str, reports: Iterable[LoadReport]) -> ShadowResult | None:
+        seen = [load.shadow for _, load in loads_of(deployment, reports) if load.shadow is not None]
+        if not seen:
+            return None
+        agreed, disagreed = sum(s.agreed for s in seen), sum(s.disagreed for s in seen)
+        compared = agreed + disagreed
+        return cls(
+            agreed=agreed,
+            disagreed=disagreed,
+            failed=sum(s.failed for s in seen),
+            dropped=sum(s.dropped for s in seen),
+            agreement=agreed / compared if compared else None,
+            max_absolute=max(s.max_absolute for s in seen),
+            max_relative=max(s.max_relative for s in seen),
+            live_ms=sum(s.live_ms for s in seen) / compared if compared else None,
+            shadow_ms=sum(s.shadow_ms for s in seen) / compared if compared else None,
+            sample=[
+                Disagreement(request_id=d.request_id, output=d.output, live=d.live, shadow=d.shadow)
+                for s in seen
+                for d in s.sample
+            ],
+        )
+
+
 class Deployment(BaseModel):
     """One version served under an endpoint."""
 
@@ -87,6 +135,7 @@ class Deployment(BaseModel):
     outputs: list[Tensor] = Field(description="Empty until loaded.")
     replicas: list[Replica]
     load: Load
+    shadow: ShadowResult | None = Field(description="What was compared, of a shadow; null for others.")
 
     @classmethod
     def of(cls, endpoint: EndpointRoute, deployment: DeploymentRoute, reports: list[LoadReport]) -> Deployment:
@@ -106,6 +155,7 @@ class Deployment(BaseModel):
             outputs=[Tensor.of(spec) for spec in signature.outputs] if signature else [],
             replicas=[Replica.of(endpoint, deployment, replica, reports) for replica in deployment.replicas],
             load=Load.of(deployment.id, reports),
+            shadow=ShadowResult.of(deployment.id, reports),
         )
 
 
@@ -124,6 +174,7 @@ class Traffic(BaseModel):
     sticky: str | None = Field(description="Requests with the same value there go to the same deployment.")
     rules: list[TrafficRule]
     overrides: list[str] = Field(description="Headers in which a request may name its deployment.")
+    shadow: dict[str, float] = Field(description="By deployment: percent of requests that it computes too.")
 
     @classmethod
     def of(cls, policy: TrafficPolicy) -> Traffic:
@@ -135,6 +186,7 @@ class Traffic(BaseModel):
                 for rule in policy.rules
             ],
             overrides=list(policy.overrides),
+            shadow={shadow.deployment: shadow.percent for shadow in policy.shadows},
         )
 
 

@@ -81,6 +81,22 @@ request that names its version or deployment, and where the first attempt may ha
 attempts after one that may have run are paid from the retry budget (10 % of traffic). A deployment of which half of the
 last 20 requests failed is not asked for 5 seconds, then by one request at a time.
 
+**Shadows** compute a share of the answered requests again, for comparison; callers never see their answers:
+
+```yaml
+endpoints:
+  fraud:
+    traffic: {champion: 100}
+    shadow: {next: 10}                         # percent; a shadow takes no traffic of its own
+    deployments: {champion: {model: a.onnx}, next: {model: b.onnx}}
+```
+
+A request is mirrored after its answer has been sent, and only while the shadow is idle and nobody waits for the live
+deployment; what finds no place is dropped and counted. Streams and answers of fallbacks are not mirrored. The
+management API shows agreement, greatest differences, compute times and the latest disagreements of each shadow;
+`/metrics` has `headrace_shadow_requests_total`, `headrace_shadow_difference_max` and
+`headrace_shadow_compute_seconds_total`.
+
 Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several
 versions it chooses. Versions of an endpoint differ.
 

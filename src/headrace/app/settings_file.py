@@ -32,7 +32,6 @@ Values = dict[str, Any]
 
 _LATER_ENDPOINT_KEYS = {
     "slo": "service-level objectives",
-    "shadow": "shadow deployments",
     "rollout": "rollouts",
 }
 

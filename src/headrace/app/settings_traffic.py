@@ -10,9 +10,10 @@ from yaml.nodes import Node
 from headrace.app.settings_nodes import NodeReader, nearest
 from headrace.core import errors
 from headrace.core.fallbacks import ConstantFallback, DeploymentFallback, Fallback
+from headrace.core.shadows import Shadow
 from headrace.core.traffic import OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
 
-KEYS = ("traffic", "sticky", "rules", "overrides", "fallback")
+KEYS = ("traffic", "sticky", "rules", "overrides", "fallback", "shadow")
 """What may stand beside ``deployments``."""
 
 _RULE_KEYS = ("when", "equals", "in", "deployment")
@@ -33,12 +34,16 @@ class TrafficReader:
     def read(self, found: Found) -> TrafficPolicy:
         """Raises BadSettings or Unsupported."""
         sticky = found.get("sticky")
+        weights = self._weights(found)
+        rules = self._rules(found["rules"][1]) if "rules" in found else ()
+        ruled = {rule.deployment: 1.0 for rule in rules}
         return TrafficPolicy(
-            weights=self._weights(found),
+            weights=weights,
             sticky=None if sticky is None else self._source(sticky[1], f"{self._shown}.sticky"),
-            rules=self._rules(found["rules"][1]) if "rules" in found else (),
+            rules=rules,
             overrides=self._overrides(found["overrides"][1]) if "overrides" in found else (),
             fallback=self._fallbacks(found["fallback"][1]) if "fallback" in found else (),
+            shadows=self._shadows(found["shadow"][1], {**weights, **ruled}) if "shadow" in found else (),
         )
 
     def _weights(self, found: Found) -> dict[str, float]:
@@ -154,6 +159,29 @@ class TrafficReader:
         if not outputs:
             self._nodes.refuse(value, f"{shown}.constant", "outputs with their values, e.g. {score: 0.5}")
         return ConstantFallback(outputs)
+
+    def _shadows(self, node: Node, weights: Mapping[str, float]) -> tuple[Shadow, ...]:
+        shown = f"{self._shown}.shadow"
+        return tuple(
+            self._shadow(name, key, value, f"{shown}.{name}", weights)
+            for name, key, value in self._nodes.items(node, shown)
+        )
+
+    def _shadow(self, name: str, key: Node, node: Node, shown: str, weights: Mapping[str, float]) -> Shadow:
+        self._deployment(name, key, shown)
+        if weights.get(name, 0.0) > 0:
+            # Its own requests would wait behind mirrored ones.
+            raise errors.BadSettings(
+                f"{self._nodes.at(key)}: {shown}: {name!r} takes traffic; a shadow takes none: leave it out of"
+                f" {self._shown}.traffic and rules, or give it the weight 0"
+            )
+        try:
+            percent = float(self._nodes.text(node, shown))
+        except ValueError:
+            percent = math.nan
+        if not 0 < percent <= 100:
+            self._nodes.refuse(node, shown, "a percentage above 0 and up to 100, e.g. 10")
+        return Shadow(name, percent)
 
     def _overrides(self, node: Node) -> tuple[str, ...]:
         shown = f"{self._shown}.overrides"

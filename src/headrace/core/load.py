@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.shadows import ShadowLoad
+
 
 class DeploymentLoad(msgspec.Struct, frozen=True):
     """Load of one deployment as one gateway sees it."""
@@ -22,6 +24,8 @@ class DeploymentLoad(msgspec.Struct, frozen=True):
     batch_limit: int
     explanation: str
     """Why batches have the size they have, in words."""
+    shadow: ShadowLoad | None = None
+    """What was compared, of a shadow."""
 
 
 class LoadReport(msgspec.Struct, frozen=True):

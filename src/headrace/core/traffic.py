@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.core.fallbacks import Fallback
 from headrace.core.requests import InferenceRequest, Parameter
+from headrace.core.shadows import Shadow
 
 MAIN = "main"
 """The deployment of an endpoint that names none."""
@@ -64,6 +65,7 @@ class TrafficPolicy(msgspec.Struct, frozen=True):
     overrides: tuple[str, ...] = ()
     fallback: tuple[Fallback, ...] = ()
     """Tried in order when the chosen deployment fails, is late or refuses."""
+    shadows: tuple[Shadow, ...] = ()
 
     @property
     def reads_body(self) -> bool:

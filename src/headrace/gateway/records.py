@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from headrace.core.errors import HeadraceError
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.requests import RequestRecord
+from headrace.core.shadows import Mirrored, ShadowLoad
 from headrace.pipeline import chain
 from headrace.pipeline.chain import Exchange
 from headrace.telemetry.metrics import Refusal
@@ -40,6 +41,8 @@ class Records:
         """Record a request that has ended; ``exchange`` is None when it failed before it had a deployment."""
         if exchange is not None:
             self.record(chain.record(exchange, failure))
+            if exchange.deployment.offer is not None and failure is None:
+                chain.mirror(exchange)
         elif failure is not None:
             self.record(chain.record_unrouted(protocol, failure, request_id, started))
 
@@ -58,3 +61,9 @@ class Records:
 
     def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
         self._recorder.fell_back(model, version, kind)
+
+    def mirrored(self, model: str, version: str, outcome: Mirrored) -> None:
+        self._recorder.mirrored(model, version, outcome)
+
+    def compared(self, model: str, version: str, live_s: float, shadow_s: float, seen: ShadowLoad) -> None:
+        self._recorder.compared(model, version, live_s, shadow_s, seen)

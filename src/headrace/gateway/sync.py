@@ -145,6 +145,7 @@ def _load(deployment: Deployment) -> DeploymentLoad:
         latency_b_ms=latency.b * 1e3 if latency.known else None,
         batch_limit=deployment.decision.limit,
         explanation=deployment.decision.explanation,
+        shadow=deployment.shadow_load,
     )
 
 

@@ -266,6 +266,15 @@ def record(exchange: Exchange, error: errors.HeadraceError | None) -> RequestRec
     )
 
 
+def mirror(exchange: Exchange) -> None:
+    """Offer an answered request to the endpoint's shadows. Not streams, and not what a fallback answered."""
+    deployment, bound, call, response = exchange.deployment, exchange.bound, exchange.call, exchange.response
+    if deployment.offer is None or exchange.fallback or bound is None or call is None or response is None:
+        return
+    if not exchange.signature.streaming:
+        deployment.offer(bound, response.outputs, call.compute, exchange.request_id, deployment)
+
+
 def record_unrouted(protocol: str, error: errors.HeadraceError, request_id: str, started: float) -> RequestRecord:
     """A request that ended before it had a deployment; it is counted without a model, so that made-up names cannot
     fill the metrics."""

@@ -12,16 +12,22 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 
 from headrace.core import errors
+from headrace.core.binding import Bound
 from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.fallbacks import Fallback, FallbackKind
 from headrace.core.models import Signature, SlotKind
 from headrace.core.routes import DeploymentRoute
+from headrace.core.shadows import Mirrored, ShadowLoad
+from headrace.core.tensors import Tensor
 from headrace.pipeline import admission, batching
 from headrace.pipeline.breaker import Breaker
 from headrace.pipeline.latency import LatencyModel
 from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
 from headrace.telemetry.metrics import Refusal
+
+Offer = Callable[[Bound, list[Tensor], float, str, "Deployment"], None]
+"""(request, live outputs, seconds its live batch took, request id, who answered)."""
 
 HOP_S = 0.0005
 """A running batch that is predicted to end within this is as good as an idle replica."""
@@ -74,6 +80,10 @@ class Deployment:
         self.siblings: dict[str, Deployment] = {}
         """Named deployments of the endpoint, this one included."""
         self.breaker = Breaker()
+        self.offer: Offer | None = None
+        """Takes answered requests for the endpoint's shadows; None when it has none."""
+        self.shadow_load: ShadowLoad | None = None
+        """What was compared, of a shadow."""
         self.finished_requests = 0
         self.refused_requests = 0
         self.next_deadline = float("inf")
@@ -386,6 +396,15 @@ class Deployment:
     def fell_back(self, kind: FallbackKind) -> None:
         """A fallback answered a request of this deployment."""
         self._recorder.fell_back(self.endpoint, self.route.version, kind)
+
+    def mirrored(self, outcome: Mirrored) -> None:
+        """A request was mirrored to this shadow, or was to be."""
+        self._recorder.mirrored(self.endpoint, self.route.version, outcome)
+
+    def compared(self, live_s: float, shadow_s: float) -> None:
+        """An answer of this shadow was compared; seconds that the batches of both took."""
+        if self.shadow_load is not None:
+            self._recorder.compared(self.endpoint, self.route.version, live_s, shadow_s, self.shadow_load)
 
     def stream_ended(self) -> None:
         """A stream gave its slot back."""

@@ -10,6 +10,7 @@ from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse, RequestRecord
+from headrace.core.shadows import Mirrored, ShadowLoad
 from headrace.telemetry.metrics import Refusal
 
 
@@ -61,6 +62,14 @@ class Recorder(Protocol):
 
     def fell_back(self, model: str, version: str, kind: FallbackKind) -> None:
         """A fallback answered a request of this deployment."""
+        ...
+
+    def mirrored(self, model: str, version: str, outcome: Mirrored) -> None:
+        """What became of a request for this shadow."""
+        ...
+
+    def compared(self, model: str, version: str, live_s: float, shadow_s: float, seen: ShadowLoad) -> None:
+        """An answer of this shadow was compared; seconds that the batches of both took."""
         ...
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
 from headrace.core import errors
 from headrace.core.requests import InferenceRequest
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
 from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.mirror import Mirrors
+from headrace.pipeline.ports import Clock
 from headrace.pipeline.split import OVERRIDE_HEADERS, Headers, Split
 
 MakeDeployment = Callable[[str, DeploymentRoute, int], Deployment]
@@ -23,10 +26,11 @@ class Endpoint:
 
     ``choices`` are those that take traffic now; ``only`` is the one that takes everything, whatever a request says."""
 
-    __slots__ = ("choices", "deployments", "name", "only", "split")
+    __slots__ = ("choices", "deployments", "mirrors", "name", "only", "split")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, mirrors: Mirrors) -> None:
         self.name = name
+        self.mirrors = mirrors
         self.deployments: dict[str, Deployment] = {}
         self.choices: list[Deployment] = []
         self.only: Deployment | None = None
@@ -38,7 +42,9 @@ class Endpoint:
         self.only = self.choices[0] if len(self.choices) == 1 and route.policy.plain else None
         self.split = Split(route, self.deployments)
         named = {d.name: self.deployments[d.version] for d in route.deployments if d.name}
+        self.mirrors.follow(route.policy.shadows, named)
         for deployment in self.deployments.values():
+            deployment.offer = self.mirrors.offer if self.mirrors else None
             deployment.reads_body = self.split.reads_body
             deployment.fallback, deployment.siblings = route.policy.fallback, named
             name = deployment.route.name
@@ -57,12 +63,15 @@ class Endpoint:
 class Router:
     """Applies route tables; answers ``find``. Deployments that left the table finish what they hold."""
 
-    def __init__(self, make: MakeDeployment, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, make: MakeDeployment, draw: Callable[[], float] = random.random, clock: Clock = time.monotonic
+    ) -> None:
         self.table_version = 0
         self.endpoints: dict[str, Endpoint] = {}
         self._epoch = 0
         self._make = make
         self._draw = draw
+        self._clock = clock
         self._leaving: list[Deployment] = []
 
     def find(
@@ -112,11 +121,13 @@ class Router:
         self._epoch, self.table_version = table.epoch, table.version
         named = {e.name: e for e in table.endpoints}
         for name in [n for n in self.endpoints if n not in named]:
-            self._leaving += self.endpoints.pop(name).deployments.values()
+            gone = self.endpoints.pop(name)
+            gone.mirrors.follow((), {})
+            self._leaving += gone.deployments.values()
         for name, route in named.items():
             endpoint = self.endpoints.get(name)
             if endpoint is None:
-                endpoint = self.endpoints[name] = Endpoint(name)
+                endpoint = self.endpoints[name] = Endpoint(name, Mirrors(self._draw, self._clock))
             self._apply_endpoint(endpoint, route, table.gateways)
         return True
 
@@ -136,7 +147,10 @@ class Router:
         endpoint.follow(route)
 
     def sweep(self, now: float) -> None:
-        """Coarse timer: deadlines, and farewell to deployments that have finished."""
+        """Coarse timer: deadlines, shadows, and farewell to deployments that have finished."""
+        for endpoint in self.endpoints.values():
+            if endpoint.mirrors:
+                endpoint.mirrors.pump()
         for deployment in self.deployments():
             deployment.sweep(now)
         for deployment in list(self._leaving):

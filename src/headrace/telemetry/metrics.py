@@ -13,6 +13,7 @@ from functools import cached_property
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import Outcome
+from headrace.core.shadows import Mirrored
 
 PREFIX = "headrace_"
 
@@ -189,6 +190,28 @@ CIRCUIT_OPEN = Metric(
     "Gateways whose circuit breaker keeps requests from the deployment; only of endpoints with fallbacks.",
     MODEL_LABELS,
 )
+SHADOW_REQUESTS = Metric(
+    "shadow_requests_total",
+    Kind.COUNTER,
+    "Live requests that were to be computed by this shadow too, by what became of them.",
+    labels=(*MODEL_LABELS, "outcome"),
+    inner=tuple(Mirrored),
+)
+SHADOW_COMPUTE = Metric(
+    "shadow_compute_seconds_total",
+    Kind.COUNTER,
+    "Seconds of the batches of compared requests, of the live deployment and of this shadow.",
+    labels=(*MODEL_LABELS, "side"),
+    inner=("live", "shadow"),
+)
+SHADOW_DIFFERENCE = Metric(
+    "shadow_difference_max",
+    Kind.GAUGE,
+    "Greatest difference of a number between the outputs of this shadow and the live ones.",
+    labels=(*MODEL_LABELS, "kind"),
+    inner=("absolute", "relative"),
+    merge=Merge.MAX,
+)
 OPEN_STREAMS = Metric("open_streams", Kind.GAUGE, "Streaming responses under way.", MODEL_LABELS)
 REPLICA_STATE = Metric(
     "replica_state",
@@ -222,6 +245,7 @@ ROUTE_VERSION = Metric(
 STORED = (
     *(REQUESTS, REQUEST_SECONDS, BATCH_ROWS, BATCHES, ROWS_ANSWERED, BODY_BYTES),
     *(QUEUE_REQUESTS, QUEUE_ROWS, IN_FLIGHT, BATCH_LIMIT, REFUSED, RETRIES, FALLBACKS, CIRCUIT_OPEN, OPEN_STREAMS),
+    *(SHADOW_REQUESTS, SHADOW_COMPUTE, SHADOW_DIFFERENCE),
     *(REPLICA_STATE, REPLICA_RESTARTS, DRAINING, RECORDS_DROPPED, ROUTE_VERSION),
 )
 """Metrics that processes keep in their pages, in the order they are shown."""

@@ -15,6 +15,7 @@ from headrace.core import errors
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import RequestRecord
+from headrace.core.shadows import Mirrored, ShadowLoad
 from headrace.core.tensors import Array
 from headrace.telemetry import folding, metrics, statistics
 from headrace.telemetry.metrics import Metric, Refusal, RestartReason
@@ -75,6 +76,19 @@ class RequestRecorder:
 
     def set_open_streams(self, model: str, version: str, streams: int) -> None:
         self._of(metrics.OPEN_STREAMS, model, version)[0] = streams
+
+    def mirrored(self, model: str, version: str, outcome: Mirrored) -> None:
+        """What became of a request for this shadow."""
+        self._of(metrics.SHADOW_REQUESTS, model, version)[metrics.SHADOW_REQUESTS.position[outcome]] += 1
+
+    def compared(self, model: str, version: str, live_s: float, shadow_s: float, seen: ShadowLoad) -> None:
+        """An answer of this shadow was compared; seconds that the batches of both took."""
+        seconds = self._of(metrics.SHADOW_COMPUTE, model, version)
+        seconds[metrics.SHADOW_COMPUTE.position["live"]] += live_s
+        seconds[metrics.SHADOW_COMPUTE.position["shadow"]] += shadow_s
+        difference = self._of(metrics.SHADOW_DIFFERENCE, model, version)
+        difference[metrics.SHADOW_DIFFERENCE.position["absolute"]] = seen.max_absolute
+        difference[metrics.SHADOW_DIFFERENCE.position["relative"]] = seen.max_relative
 
     def set_circuit_open(self, model: str, version: str, is_open: bool) -> None:
         self._of(metrics.CIRCUIT_OPEN, model, version)[0] = is_open

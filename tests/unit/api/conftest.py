@@ -18,16 +18,19 @@ from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute, RouteTable
+from headrace.core.shadows import Disagreement, Shadow, ShadowLoad
 from headrace.core.tensors import DType
 from headrace.core.traffic import Rule, Source, SourceKind, TrafficPolicy
 
 Get = Callable[..., httpx.Response]
 
+SHADOW = ShadowLoad(3, 1, 2, 5, 0.5, 0.25, 8.0, 4.0, (Disagreement("r-1", "y", "[1]: 1.0", "[1]: 1.5"),))
 POLICY = TrafficPolicy(
     {"champion": 3.0, "challenger": 1.0, "other": 2.0},
     Source(SourceKind.HEADER, "x-user-id"),
     (Rule(Source(SourceKind.BODY, "plan"), ("gold",), "challenger"),),
     ("X-Headrace-Deployment",),
+    shadows=(Shadow("dark", 10.0),),
 )
 
 
@@ -59,7 +62,7 @@ def deployment(
     )
 
 
-def load(deployment: str, scale: int) -> DeploymentLoad:
+def load(deployment: str, scale: int, shadow: ShadowLoad | None = None) -> DeploymentLoad:
     return DeploymentLoad(
         deployment=deployment,
         queued_requests=1 * scale,
@@ -71,6 +74,7 @@ def load(deployment: str, scale: int) -> DeploymentLoad:
         latency_b_ms=0.01,
         batch_limit=32,
         explanation="batching pays: a row costs 0.01 ms, a call 0.5 ms",
+        shadow=shadow,
     )
 
 
@@ -104,7 +108,7 @@ class FakeController:
     reports: list[LoadReport] = field(
         default_factory=lambda: [
             LoadReport(gateway=0, route_version=7, draining=False, deployments=(load("fraud@1", 1),)),
-            LoadReport(1, 6, False, (load("fraud@1", 10), load("fraud@2", 1)), unreachable=("fraud@1#2",)),
+            LoadReport(1, 6, False, (load("fraud@1", 10), load("fraud@2", 1, SHADOW)), unreachable=("fraud@1#2",)),
         ]
     )
     happened: list[dict[str, Any]] = field(

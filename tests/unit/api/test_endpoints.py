@@ -48,6 +48,19 @@ def test_one_endpoint_in_full(get: Any) -> None:
             },
         ],
         "load": {"queued_requests": 11, "queued_rows": 22, "in_flight": 33, "requests": 44, "refused": 55},
+        "shadow": None,
+    }
+    assert second["shadow"] == {
+        "agreed": 3,
+        "disagreed": 1,
+        "failed": 2,
+        "dropped": 5,
+        "agreement": 0.75,
+        "max_absolute": 0.5,
+        "max_relative": 0.25,
+        "live_ms": 2.0,
+        "shadow_ms": 1.0,
+        "sample": [{"request_id": "r-1", "output": "y", "live": "[1]: 1.0", "shadow": "[1]: 1.5"}],
     }
     assert second["traffic"] == 0.25
     assert document["traffic"] == {
@@ -55,6 +68,7 @@ def test_one_endpoint_in_full(get: Any) -> None:
         "sticky": "header:x-user-id",
         "rules": [{"when": "body:plan", "values": ["gold"], "deployment": "challenger"}],
         "overrides": ["X-Headrace-Deployment"],
+        "shadow": {"dark": 10.0},
     }
     assert document["waiting"] == ["other"]
     assert second["load"]["requests"] == 4

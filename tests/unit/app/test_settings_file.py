@@ -227,7 +227,6 @@ def test_bad_endpoint_names_are_refused_with_their_line() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("endpoints: {a: {model: a, shadow: 5}}", "endpoints.a.shadow: shadow deployments are not supported yet"),
         (
             "endpoints: {a: {deployments: {x: {model: a}}, sticky: key}}",
             "endpoints.a.sticky: the caller's API key comes in a later release; use header:NAME or body:FIELD",

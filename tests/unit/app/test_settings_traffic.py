@@ -10,6 +10,7 @@ from headrace.app.settings_file import EndpointEntry, parse_settings
 from headrace.app.settings_layers import load_settings
 from headrace.core import errors
 from headrace.core.fallbacks import ConstantFallback, DeploymentFallback
+from headrace.core.shadows import Shadow
 from headrace.core.traffic import OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
 
 FILE = Path("headrace.yaml")
@@ -74,6 +75,11 @@ def test_fallbacks_are_deployments_and_a_constant() -> None:
     short = endpoint("endpoints: {fraud: {model: a.onnx, replicas: 2, fallback: [{constant: {y: 0}}]}}")
     assert short.policy == TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))
     assert short.deployments[0].values == {"replicas": 2}
+
+
+def test_shadows_take_a_percentage_and_no_traffic() -> None:
+    found = endpoint(fraud("traffic: {champion: 1, challenger: 0}\n    shadow: {challenger: 12.5}"))
+    assert found.policy.shadows == (Shadow("challenger", 12.5),)
 
 
 def test_one_deployment_takes_everything_without_being_told() -> None:
@@ -198,6 +204,22 @@ def test_versions_are_given_or_the_first_free_numbers() -> None:
         (
             fraud("traffic: {champion: 1}\n    fallback: [{constant: {y: 1}}, {deployment: champion}]"),
             "line 4: endpoints.fraud.fallback[1] is never reached: a constant always answers; put it last",
+        ),
+        (
+            fraud("traffic: {champion: 1, challenger: 1}\n    shadow: {challenger: 10}"),
+            "line 4: endpoints.fraud.shadow.challenger: 'challenger' takes traffic; a shadow takes none:"
+            " leave it out of endpoints.fraud.traffic and rules, or give it the weight 0",
+        ),
+        (
+            fraud(
+                "traffic: {champion: 1}\n    rules: [{when: header:x, deployment: challenger}]\n"
+                "    shadow: {challenger: 10}"
+            ),
+            "line 5: endpoints.fraud.shadow.challenger: 'challenger' takes traffic;",
+        ),
+        (
+            fraud("traffic: {champion: 1}\n    shadow: {challenger: 101}"),
+            "line 4: endpoints.fraud.shadow.challenger: expected a percentage above 0 and up to 100, e.g. 10, got",
         ),
         (
             "endpoints:\n  fraud: {model: a, sticky: header:x}",

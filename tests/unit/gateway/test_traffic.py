@@ -11,13 +11,14 @@ import pytest
 
 from headrace.core.models import SlotKind, Slots, TensorSpec
 from headrace.core.requests import Outcome
+from headrace.core.shadows import Shadow
 from headrace.core.tensors import DType, Tensor
 from headrace.core.traffic import OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from headrace.protocols import grpc_frames
 from headrace.protocols.grpc_status import Code
 from headrace.protocols.proto import open_inference_pb2 as pb
-from tests.fakes import ROWS, ComputingReplica, deployment_route
+from tests.fakes import ROWS, ComputingReplica, deployment_route, until
 from tests.gateways import Exchange, Gateway, run
 
 INFER = "/v2/models/m/infer"
@@ -193,5 +194,28 @@ def test_metadata_are_those_of_the_greatest_share_and_readiness_is_that_of_any(t
                 assert (await client.get("/v2/models/m")).json()["inputs"][0]["name"] == "other"
             assert (await client.get("/v2/models/m/ready")).status_code == 200
             assert (await client.get("/v2/models/m/versions/1/ready")).status_code == 503
+
+    run(tmp_path, test)
+
+
+def test_answers_of_every_unary_protocol_are_mirrored_after_they_were_sent(tmp_path: Path) -> None:
+    async def test(gateway: Gateway) -> None:
+        deploy(gateway, TrafficPolicy(shadows=(Shadow("challenger", 100.0),)))
+        dark = gateway.services.router.endpoints["m"].deployments["2"]
+
+        async def seen(count: int) -> None:
+            await until(lambda: dark.shadow_load is not None and dark.shadow_load.disagreed == count)
+
+        async with gateway.client() as client:
+            assert (await client.post(INFER, json=document())).json()["model_version"] == "1"
+            await seen(1)
+            assert (await client.post(INFER, json=document(name="wrong"))).status_code == 400
+        for number, method in enumerate(("ModelInfer", "ModelStreamInfer"), start=2):
+            await ask(gateway, method, message()).end()
+            await seen(number)
+        gateway.records.flush()
+        assert [r.version for r in gateway.seen] == ["1"] * 4, "what a shadow computes is no request"
+        assert dark.shadow_load is not None
+        assert (dark.shadow_load.max_absolute, dark.shadow_load.agreed) == (1.0, 0)
 
     run(tmp_path, test)

@@ -11,6 +11,7 @@ from headrace.core import errors
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import Outcome, RequestRecord
+from headrace.core.shadows import Mirrored, ShadowLoad
 from headrace.telemetry import metrics, pages, recording, statistics
 from headrace.telemetry.metrics import Refusal, RestartReason
 from headrace.telemetry.pages import Key, SeriesPage
@@ -166,6 +167,10 @@ def test_every_stored_metric_has_someone_who_writes_it(page: SeriesPage, record:
     gateway.retried("fraud", "1")
     gateway.fell_back("fraud", "1", FallbackKind.CONSTANT)
     gateway.set_circuit_open("fraud", "1", True)
+    gateway.mirrored("fraud", "1", Mirrored.AGREED)
+    gateway.compared("fraud", "1", 0.5, 0.25, ShadowLoad(max_absolute=3.0, max_relative=0.5))
+    assert read(page)["shadow_compute_seconds_total", "fraud", "1"] == [0.5, 0.25]
+    assert read(page)["shadow_difference_max", "fraud", "1"] == [3.0, 0.5]
     gateway.set_queue("fraud", "1", 0, 0)
     gateway.set_in_flight("fraud", "1", 0)
     gateway.set_open_streams("fraud", "1", 0)
