@@ -102,7 +102,9 @@ class Attempts:
 
     def failed(self, error: HeadraceError) -> None:
         """The attempt ended with an error that nothing is tried after."""
-        if self._entered and isinstance(error, _BREAKS):
+        # Callers with deadlines that nobody can meet say nothing about the deployment.
+        hopeless = isinstance(error, errors.DeadlineExceeded) and self._exchange.explicit_deadline
+        if self._entered and isinstance(error, _BREAKS) and not hopeless:
             self._entered = False
             self._exchange.deployment.breaker.failed(self._clock())
         self.left()

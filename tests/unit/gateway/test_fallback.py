@@ -242,6 +242,19 @@ def test_overload_opens_no_circuit(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_deadlines_of_callers_open_no_circuit_and_those_of_the_deployment_do(tmp_path: Path) -> None:
+    async def test(gateway: Gateway) -> None:
+        (first, _) = deploy(gateway, Champion(), TO_OTHER, timeout_s=1e-9)
+        for _ in range(2 * ENOUGH):
+            assert (await ask(gateway, x_request_timeout_ms="0.000001")).status_code == 504
+        assert first.breaker.state is BreakerState.CLOSED
+        for _ in range(ENOUGH):
+            assert (await ask(gateway)).status_code == 200
+        assert first.breaker.state is BreakerState.OPEN
+
+    run(tmp_path, test)
+
+
 def test_a_late_answer_is_given_by_another_unless_the_caller_set_the_time(tmp_path: Path) -> None:
     async def test(gateway: Gateway) -> None:
         deploy(gateway, Champion(), TO_OTHER, timeout_s=1e-9)
