@@ -34,7 +34,7 @@ def batching(server: Served) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("seconds", "limit", "says"),
-    [("len(x) * 0.002", 1, "off: a batch takes"), ("0.005", 64, "up to 64 rows: a batch takes")],
+    [("len(x) * 0.01", 1, "off: a batch takes"), ("0.005", 64, "up to 64 rows: a batch takes")],
     ids=["per row", "fixed"],
 )
 def test_the_verdict(tmp_path: Path, seconds: str, limit: int, says: str) -> None:
