@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import itertools
 import pstats
 import sys
 import tempfile
@@ -69,11 +70,14 @@ class InstantReplica:
 
     def __init__(self, deployment: Deployment) -> None:
         self.batches: dict[int, Batch] = {}
+        self._numbers = itertools.count()
         self._deployment = deployment
         self._loop = asyncio.get_running_loop()
 
     def submit(self, calls: Sequence[Call], now: float, limit: int, *, idempotent: bool, solo: bool = False) -> Batch:
-        batch = Batch(1, calls, sum(c.rows for c in calls), now)
+        batch = Batch(next(self._numbers), calls, sum(c.rows for c in calls), now)
+        # Busy until it has answered: a replica that is always idle would be given every call by itself.
+        self.batches[batch.id] = batch
         self._loop.call_soon(self._finish, batch)
         return batch
 
@@ -83,6 +87,7 @@ class InstantReplica:
             call.outputs = [Tensor("label", DType.INT64, label), Tensor("probabilities", DType.FP32, probabilities)]
             call.batch_rows = batch.rows
             call.compute = call.wait = 1e-4
+        del self.batches[batch.id]
         self._deployment.finished(self, batch, 1e-4, batch.rows)
 
     def computing(self) -> tuple[float, int] | None:
