@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
 WORKERS ?= 2
+SECONDS ?= 60
 
 .PHONY: all demo test check fmt bench fuzz protos docs clean help
 
@@ -38,9 +39,10 @@ fmt: $(STAMP) ## format and apply safe fixes
 bench: $(STAMP) ## benchmarks against the peers; see benchmarks/README.md
 	$(BIN)/python -m benchmarks $(ARGS)
 
-fuzz: $(STAMP) ## fuzz the parsers; see tests/fuzz/README.md
+fuzz: $(STAMP) ## fuzz every parser for SECONDS each; one: make fuzz PARSERS=oip_rest SECONDS=600
 	$(BIN)/python -m pip install --quiet atheris
-	$(BIN)/python -m tests.fuzz $(ARGS)
+	for parser in $(or $(PARSERS),$$(ls tests/fuzz/corpus)); do \
+		$(BIN)/python tests/fuzz/fuzz.py $$parser -max_total_time=$(SECONDS) -verbosity=0 || exit 1; done
 
 protos: $(STAMP) ## regenerate protocols/proto from the .proto files
 	$(BIN)/python scripts/generate_protos.py
