@@ -53,5 +53,6 @@ def test_a_step_counts_anew_and_keeps_the_evidence_of_harm() -> None:
     harm = signs.harm.value
     signs.begin_step()
     assert (signs.blocks, signs.worse, signs.fine) == (0, 0, 0)
-    assert signs.harm.value == harm
+    # Not to the last digit: sums are rounded in another order since Python 3.12.
+    assert signs.harm.value == pytest.approx(harm)
     assert signs.harmless.value == 1
