@@ -7,7 +7,6 @@ push that dies at any step leaves no version, and the next one goes on with the 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import subprocess
 import tempfile
@@ -88,7 +87,7 @@ def _push_one(
     request = wanted.request
     model = request.model or entry.name
     sources = files_of(artifact) | wanted.extras
-    stored = {name: StoredFile(name, _hash(path), path.stat().st_size) for name, path in sources.items()}
+    stored = {name: StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items()}
     _require_inspected(artifact, stored)
     total = sum(file.size for file in stored.values())
     for name, path in sources.items():
@@ -183,11 +182,6 @@ def _require_inspected(artifact: Artifact, stored: dict[str, StoredFile]) -> Non
     several = Path(artifact.path).is_dir() or len(listing) > 1
     if (digest.of_listing(listing) if several else listing[0][1]) != artifact.digest:
         raise errors.InvalidInput(f"{artifact.path} changed while it was pushed; push it again")
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 # --- what accompanies a model -------------------------------------------------------------------------------------

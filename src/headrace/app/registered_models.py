@@ -6,7 +6,6 @@ an alias changes nothing that runs.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from headrace.app.settings import ModelSource, ServeSettings
 from headrace.app.stored_versions import Progress, pull
 from headrace.core import errors
 from headrace.core.versions import Version
+from headrace.runtimes import digest
 
 
 def with_registered(settings: ServeSettings, location: Location, progress: Progress) -> ServeSettings:
@@ -67,9 +67,4 @@ def _copy(state: RegistryState, version: Version, directory: Path, progress: Pro
 def _is_whole(folder: Path, version: Version) -> bool:
     expected = {file.path: file.digest for file in version.draft.files}
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return there == set(expected) and all(_digest(folder / path) == digest for path, digest in expected.items())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return there == set(expected) and all(digest.of_file(folder / path) == wanted for path, wanted in expected.items())

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from headrace.cli.models import AsJson, Database, State
 from headrace.cli.outcome import EXIT_CODES_HELP, reported
 
 EXAMPLES = f"""\
@@ -30,15 +31,9 @@ def events(
         str | None, typer.Option("--model", metavar="MODEL", help="Only what happened to this one.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
-    state: Annotated[
-        str | None,
-        typer.Option("--state", metavar="DIR", help="State directory; default: $HEADRACE_STATE or ~/.headrace."),
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option("--database", metavar="URL", help="postgresql://… instead of SQLite in the state directory."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")] = False,
+    state: State = None,
+    database: Database = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the latest changes, newest first: who did what and why, and what it was before and after."""
     with reported(as_json):
