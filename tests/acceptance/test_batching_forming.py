@@ -30,7 +30,7 @@ class Crowd(headrace.Model):
     '''How many rows came together; takes its time, so that others wait meanwhile.'''
 
     def predict(self, x: headrace.Int64) -> {"x": headrace.Int64, "together": headrace.Int64}:
-        time.sleep(0.3)
+        time.sleep(0.8)  # long enough for all callers of a busy machine
         if (x == 13).any():
             raise ValueError("13 is not accepted")
         return {"x": x, "together": [len(x)] * len(x)}
@@ -44,7 +44,7 @@ class Scaled(headrace.Model):
     '''A parameter of the request decides the answer.'''
 
     def predict(self, x: headrace.Float64, scale: float = 1.0) -> {"y": headrace.Float64, "together": headrace.Int64}:
-        time.sleep(0.3)
+        time.sleep(0.8)  # long enough for all callers of a busy machine
         return {"y": x * scale, "together": [len(x)] * len(x)}
 """
 

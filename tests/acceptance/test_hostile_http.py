@@ -475,20 +475,23 @@ def test_a_body_that_stalls_is_dropped(server: Served) -> None:
 
 
 def test_stalled_bodies_give_their_memory_back(server: Served) -> None:
+    count, rounds = 40, 6
+    at_once = count * MAX_BODY // 2
+
     def stall() -> None:
-        wires = [Wire(server.port) for _ in range(40)]
+        wires = [Wire(server.port) for _ in range(count)]
         for wire in wires:
             wire.send(POST + b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY // 2))
         for wire in wires:
             assert refused(wire.answer())
             wire.socket.close()
 
-    stall()
     before = memory(server)
-    # An allocator may keep what was once used; it must not grow by what is used again.
-    stall()
-    stall()
-    eventually(lambda: memory(server) - before < 20 << 20)
+    for _ in range(rounds):
+        stall()
+    # An allocator may keep what one round used, and on a busy machine only a later round has all its bodies at once; but
+    # it must not grow by what is used again.
+    eventually(lambda: memory(server) - before < 2 * at_once)
 
 
 def test_half_closed_connections(server: Served) -> None:
