@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from headrace.store.database import Database
+from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
 from headrace.store.models import Models
 from headrace.store.trust import Trust
@@ -20,6 +21,7 @@ class Transaction:
         self.models = Models(connection)
         self.trust = Trust(connection)
         self.events = Events(connection)
+        self.endpoints = Endpoints(connection)
 
 
 class State:
