@@ -368,6 +368,7 @@ class Controller:
             worker=worker_id,
             replicas=replicas,
             digests=tuple(d.artifact.digest for d in deployments),
+            load_keys=tuple(d.load_key for d in deployments),
             deployments=tuple(d.id for d in deployments),
             token=secrets.token_hex(16),
             environment=resources.thread_environment(max(threads)),
@@ -388,8 +389,10 @@ class Controller:
                 del self._orders[gone]
                 self._tails.pop(gone, None)
         replicas = [
-            ObservedReplica(r.id, deployment, digest)
-            for r, deployment, digest in zip(order.replicas, order.deployments, order.digests, strict=True)
+            ObservedReplica(r.id, deployment, digest, key)
+            for r, deployment, digest, key in zip(
+                order.replicas, order.deployments, order.digests, order.load_keys, strict=True
+            )
         ]
         self._observed.workers[order.worker] = ObservedWorker(
             order.worker, replicas, live.address, live.status_path, order.token

@@ -17,6 +17,8 @@ class ObservedReplica:
     id: str
     deployment: str
     digest: str
+    load_key: str
+    """See ``DeploymentSpec.load_key``."""
     state: ReplicaState = ReplicaState.STARTING
     model: LoadedModel | None = None
     timings: tuple[tuple[int, float], ...] = ()
