@@ -24,6 +24,7 @@ _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.PayloadTooLarge, 413),
     (errors.Unauthorized, 401),
     (errors.Unsupported, 501),
+    (errors.Outdated, 412),
     (errors.Conflict, 409),
     (errors.CallerError, 400),
     (errors.QuotaExceeded, 429),

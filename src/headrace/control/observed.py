@@ -81,3 +81,5 @@ class Desired:
     traffic: dict[str, EndpointTraffic] = field(default_factory=dict)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     """(endpoint, version) that cannot be served at all → why."""
+    paused: dict[str, str] = field(default_factory=dict)
+    """Endpoint that refuses requests → why."""

@@ -11,6 +11,7 @@
     │   ├── UntrustedArtifact       code-bearing artifact without --trust
     │   ├── BadSettings             a setting is unknown or has a wrong value
     │   └── Conflict                the change contradicts what is there
+    │       └── Outdated            somebody else changed it after the caller read it
     ├── Cancelled                   the caller went away
     ├── NotReady                    loading, or no replica can be reached
     ├── Overloaded                  refused to protect the requests already accepted
@@ -122,6 +123,12 @@ class Conflict(CallerError):
     """The change contradicts what is there."""
 
     code = "conflict"
+
+
+class Outdated(Conflict):
+    """Somebody else changed it after the caller read it."""
+
+    code = "outdated"
 
 
 class Cancelled(HeadraceError):
