@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 
-from headrace.api import deployments, endpoints, events, health, index, metrics, problems, replicas
+from headrace.api import deployments, endpoint_changes, endpoints, events, health, index, metrics, problems, replicas
 from headrace.api.hosts import HostCheck
-from headrace.api.ports import ControllerView
+from headrace.api.ports import ControllerView, EndpointCommands
 from headrace.core import release
 
 _ABOUT = """What Headrace serves, how it fares, and why.
@@ -25,6 +25,7 @@ def create_app(
     metrics_directory: Path,
     allowed_hosts: Collection[str] = (),
     workers: Callable[[], Mapping[str, int]] | None = None,
+    commands: EndpointCommands | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -33,6 +34,7 @@ def create_app(
                         bound to, and what the operator allows (``api/hosts.py``)
     workers             name -> pid of further processes whose memory and CPU time belong in the metrics; called in
                         another thread
+    commands            what can be done to endpoints; None: they are only read
     """
     app = FastAPI(
         title="Headrace management API",
@@ -51,5 +53,7 @@ def create_app(
     api = APIRouter(prefix="/api/v1")
     for noun in (endpoints, deployments, replicas, events):
         api.include_router(noun.router(view))
+    if commands is not None:
+        api.include_router(endpoint_changes.router(commands))
     app.include_router(api)
     return app

@@ -119,7 +119,7 @@ class Controller:
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
-            asyncio.create_task(serve_management(self, self._role)),
+            asyncio.create_task(serve_management(self, self.operations, self._role)),
         ]
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -622,7 +622,7 @@ class Controller:
 
 
 def main(arguments: list[str]) -> int:
-    role = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=roles.ControllerRole)
+    role = roles.decoded(Path(arguments[0]).read_bytes())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.configure(role.settings.logs, "controller")
     asyncio.run(Controller(role).main())

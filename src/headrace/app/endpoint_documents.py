@@ -69,7 +69,7 @@ def _deployment(entry: DeploymentEntry, *, versioned: bool) -> Document:
     for key in KEYS:
         if key.per_deployment:
             value = _value_of(key, entry.settings)
-            if value != key.default:
+            if value != key.default and (key.kind.form is Form.SCALAR or value):
                 _put(document, key.path, _shown(key, value))
     return document
 

@@ -73,6 +73,10 @@ class EndpointOperations:
         """What runs, as the text of a ``headrace.yaml``."""
         return as_yaml({name: record.document for name, record in sorted(self._manager.records.items())})
 
+    def wanted(self, endpoint: str) -> EndpointRecord:
+        """Raises UnknownModel."""
+        return self._manager.require(endpoint)
+
     # --- by hand ---
 
     async def set_traffic(
