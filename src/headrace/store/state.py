@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from headrace.store.answers import Answers
 from headrace.store.database import Database
 from headrace.store.events import Events
 from headrace.store.models import Models
@@ -20,6 +21,7 @@ class Transaction:
         self.models = Models(connection)
         self.trust = Trust(connection)
         self.events = Events(connection)
+        self.answers = Answers(connection)
 
 
 class State:

@@ -17,3 +17,4 @@ ALIAS_HISTORY = _table("alias_history", "id", "model", "alias", "version", "befo
 TRUST = _table("trust", "digest", "who", "at")
 EVENTS = _table("events", "id", "at", "who", "what", "subject", "before", "after", "why")
 LEASES = _table("leases", "name", "holder", "token", "expires_at")
+ANSWERS = _table("answers", "key", "fingerprint", "status", "headers", "body", "at")
