@@ -60,6 +60,11 @@ class RegistryState:
         self.registry = Registry(State(database), time.time, self.who)
         """For reading."""
 
+    @property
+    def directory(self) -> Path:
+        """The state directory; also with a shared database."""
+        return self._location.directory
+
     @contextmanager
     def changing(self, what: str) -> Iterator[Registry]:
         """The registry for changes, while no other process may make any; ``what`` tells them who it is.
