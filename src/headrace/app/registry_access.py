@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -48,9 +47,8 @@ class OwnedRegistry:
     ) -> None:
         self._state = state
         self._changing = changing or (lambda: state.changing(_WHAT))
-        self._uploads = Uploads(state.directory / "uploads", state.artifacts)
         self.registry = state.registry
-        self.files = StoredFiles(state.artifacts, self._uploads)
+        self.files = StoredFiles(state.artifacts, state.uploads)
 
     @contextmanager
     def changing(self, who: str) -> Iterator[Registry]:
@@ -65,8 +63,6 @@ class OwnedRegistry:
         return verdict.problems
 
     def collect(self, grace_s: float, who: str, *, dry_run: bool) -> tuple[int, int]:
-        oldest = time.time() - grace_s
         with self.changing(who) as registry:
-            done = self._state.artifacts.collect(registry.blobs(), oldest, dry_run=dry_run)
-        unfinished = self._uploads.collect(oldest, dry_run=dry_run)
-        return done.blobs + unfinished.blobs, done.size + unfinished.size
+            done = stored_versions.collect(self._state, registry, grace_s, dry_run=dry_run)
+        return done.blobs, done.size

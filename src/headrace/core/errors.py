@@ -293,6 +293,11 @@ def _tree(cls: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
 _BY_CODE = _tree(HeadraceError)
 
 
+def is_code(code: str) -> bool:
+    """Whether an error of this tree has this code."""
+    return code in _BY_CODE
+
+
 def from_code(code: str, message: str) -> HeadraceError:
     """Rebuild an error that crossed a process boundary as ``(code, message)``."""
     return _BY_CODE.get(code, RuntimeFailed)(message)

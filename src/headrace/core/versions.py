@@ -99,6 +99,15 @@ class Summary(msgspec.Struct, frozen=True):
     aliases: dict[str, int]
 
 
+class VersionView(msgspec.Struct, frozen=True):
+    """A version as things stand: the aliases that point to it, who vouches for its code, and whether that may run."""
+
+    version: Version
+    aliases: list[str]
+    trust: TrustGrant | None
+    runnable: bool
+
+
 class ModelLine(msgspec.Struct, frozen=True):
     """A model in a list, short: ``newest`` is a number, what follows is about that version."""
 

@@ -8,7 +8,10 @@ reference.parquet   training data to compare with
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -62,6 +65,36 @@ def number_of(found: Found, root: Path) -> int | None:
     below = path.relative_to(root).parts
     folders = below if path.is_dir() else below[:-1]
     return int(found.version) if found.version in folders else None
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to be filled by the block; it becomes ``target`` when the block ends well, and is gone otherwise.
+
+    Raises Conflict when there is something already."""
+    if target.exists():
+        raise errors.Conflict(f"{target} exists already; remove it, or name another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise errors.StoreFailed(f"{target}: {error.strerror}") from error
+    try:
+        yield partial
+        partial.chmod(0o755)  # a temporary folder is its owner's only
+        _appear(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _appear(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if target.exists():
+            raise errors.Conflict(f"{target} was made meanwhile by another process") from error
+        raise errors.StoreFailed(f"{target}: {error.strerror}") from error
 
 
 def check_golden(path: Path, name: str) -> None:

@@ -129,8 +129,8 @@ async def iter_bytes() -> Any:
     yield b"ab"
 
 
-def test_two_who_send_the_same(api: Any) -> None:
-    files = api.state.directory / "uploads"
+def test_two_who_send_the_same(api: Any, tmp_path: Path) -> None:
+    files = tmp_path / "state" / "uploads"
     put(api, 0, 10)
     import fcntl
 
