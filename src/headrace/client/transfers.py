@@ -44,25 +44,29 @@ async def send(management: Management, source: Path, file: StoredFile, moved: Mo
     resumed = state.received > 0
     attempt = 1
     while not state.complete:
-        moved(state.received - reported)
-        reported = state.received
+        if state.received > reported:
+            moved(state.received - reported)
+            reported, attempt = state.received, 1
         try:
-            state, attempt = await _send_piece(management, path, source, file, state.received), 1
+            state = await _send_piece(management, path, source, file, state.received)
         except errors.WrongDigest:
             if not resumed:
                 raise errors.InvalidInput(f"{source} changed while it was pushed; push it again") from None
             # The beginning was somebody else's, and no beginning of this file.
             resumed, state = False, _UploadState(0, complete=False)
         except (errors.ReplicaDied, errors.WrongOffset, errors.StateInUse) as error:
-            delay = delay_before_retry(
-                management.policy, _as_broken(error), attempt, _TIMEOUT_S, random.random(), repeatable=True
-            )
-            if delay is None:
-                raise
-            await management.sleep(delay)
+            await _pause(management, _as_broken(error), attempt)
             attempt += 1
             state = await _ask(management, path, file.size)
     moved(file.size - reported)
+
+
+async def _pause(management: Management, error: errors.HeadraceError, attempt: int) -> None:
+    """Wait before attempt number ``attempt`` + 1, or give up with the error."""
+    delay = delay_before_retry(management.policy, error, attempt, _TIMEOUT_S, random.random(), repeatable=True)
+    if delay is None:
+        raise error
+    await management.sleep(delay)
 
 
 def _as_broken(error: errors.HeadraceError) -> errors.HeadraceError:
@@ -106,14 +110,9 @@ async def receive(management: Management, file: StoredFile, target: Path, moved:
             before = sink.received
             try:
                 await _receive_rest(management, file, sink, moved)
-            except errors.ReplicaDied as error:
+            except (errors.ReplicaDied, errors.NotReady, errors.Overloaded) as error:
                 attempt = 1 if sink.received > before else attempt + 1
-                delay = delay_before_retry(
-                    management.policy, error, attempt, _TIMEOUT_S, random.random(), repeatable=True
-                )
-                if delay is None:
-                    raise
-                await management.sleep(delay)
+                await _pause(management, error, attempt)
             except errors.UnknownArtifact:
                 raise errors.Corrupted(
                     f"{file.path} ({file.digest}) is missing on {management.url}; push the model again from its source"
@@ -126,7 +125,7 @@ async def _receive_rest(management: Management, file: StoredFile, sink: _Sink, m
     async with management.stream(f"/artifacts/{file.digest}", headers, _TIMEOUT_S) as response:
         if sink.received and response.status_code != 206:
             raise errors.Unsupported(f"{management.url} sends no parts of files")
-        async for chunk in response.aiter_raw(1 << 20):
+        async for chunk in response.aiter_raw():
             sink.write(chunk)
             moved(len(chunk))
     if sink.received < file.size:
