@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import random
 import signal
 import socket
@@ -180,21 +179,6 @@ def test_code_of_a_hostile_file_ends_in_a_process_of_its_own(
         with pytest.raises((errors.InvalidInput, errors.Unsupported)):
             client.models.push(damaged, "broken")
         assert [line.name for line in client.models.list()] == ["calc"]
-
-
-def test_a_cli_without_its_controller_says_who_owns_the_state(tmp_path: Path) -> None:
-    """The owner lives, but its port does not answer: the command must not change what it does not own."""
-    state = tmp_path / "state"
-    with registry_server.owning(state) as server:
-        (state / "controller.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": server.process.pid}))
-        listed = command("list", "--state", state, "--json")
-        assert json.loads(listed.stdout) == []
-        refused = command("trust", "m@1", "--state", state, "--json")
-        assert refused.returncode == 3
-        assert json.loads(refused.stdout)["code"] == "state_in_use"
-        unreachable = command("list", "--server", "http://127.0.0.1:1")
-        assert unreachable.returncode == 3
-        assert "cannot connect to http://127.0.0.1:1" in unreachable.stderr
 
 
 def test_many_clients_push_at_once(server: registry_server.RegistryServer, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from headrace.api import problems
 from headrace.api.conditions import Expected, answer, seen
-from headrace.api.pages import Cursor, Limit, Page, read_cursor
+from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import AliasName, ModelName, Who, Why, alias_of, owned
 from headrace.api.registry_schema import Alias, Aliases, AliasHistory, AliasStep, MoveAlias
@@ -82,6 +82,7 @@ def router(access: RegistryAccess | None) -> APIRouter:
     @routes.get(
         "/history",
         summary="Where the aliases of a model pointed, newest first",
+        response_model=AliasHistory,
         responses=problems.described(400, 404, 422),
     )
     def history(
@@ -89,13 +90,13 @@ def router(access: RegistryAccess | None) -> APIRouter:
         alias: Annotated[str | None, Query(description="Only this one.", max_length=128)] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
-    ) -> AliasHistory:
+    ) -> Response:
         """Also of models whose versions are all deleted."""
         if alias is not None:
             names.check_alias(alias)
         with owned(access).registry.reading() as transaction:
             found = transaction.models.moves(model, limit + 1, read_cursor(_CURSOR, int, cursor), alias)
         page = Page(found, limit, _CURSOR)
-        return AliasHistory(steps=[AliasStep.of(move) for move in page.entries], next_cursor=page.next_cursor)
+        return listed(AliasHistory(steps=[AliasStep.of(move) for move in page.entries], next_cursor=page.next_cursor))
 
     return routes

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from headrace.api import problems
 from headrace.api.conditions import Expected, answer, seen
-from headrace.api.pages import Cursor, Limit, Page, read_cursor
+from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import ModelName, Who, Why, owned, version_of
 from headrace.api.registry_schema import Deleted, Model, Models
@@ -20,12 +20,17 @@ _CURSOR = "models"
 def router(access: RegistryAccess | None) -> APIRouter:
     routes = APIRouter(prefix="/models", tags=["models"])
 
-    @routes.get("", summary="Models of the registry, by name", responses=problems.described(400, 404, 422))
-    def every_model(limit: Limit = 100, cursor: Cursor = None) -> Models:
+    @routes.get(
+        "",
+        summary="Models of the registry, by name",
+        response_model=Models,
+        responses=problems.described(400, 404, 422),
+    )
+    def every_model(limit: Limit = 100, cursor: Cursor = None) -> Response:
         with owned(access).registry.reading() as transaction:
             found = transaction.models.listing(limit + 1, read_cursor(_CURSOR, str, cursor) or "")
         page = Page([(summary.model, summary) for summary in found], limit, _CURSOR)
-        return Models(models=[Model.of(summary) for summary in page.entries], next_cursor=page.next_cursor)
+        return listed(Models(models=[Model.of(summary) for summary in page.entries], next_cursor=page.next_cursor))
 
     @routes.get(
         "/{model:path}",

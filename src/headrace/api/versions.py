@@ -10,7 +10,7 @@ from starlette.responses import Response
 from headrace.api import problems
 from headrace.api.conditions import Expected, answer, seen
 from headrace.api.idempotency import Key, Requests
-from headrace.api.pages import Cursor, Limit, Page, read_cursor
+from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import Choice, ModelName, Who, Why, described, owned, version_of
 from headrace.api.registry_schema import Deleted, RegisterVersion, Verdict, Version, Versions
@@ -22,8 +22,13 @@ _CURSOR = "versions"
 def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
     routes = APIRouter(prefix="/models/{model:path}/versions", tags=["versions"])
 
-    @routes.get("", summary="Versions of a model, newest first", responses=problems.described(400, 404, 422))
-    def every_version(model: ModelName, limit: Limit = 100, cursor: Cursor = None) -> Versions:
+    @routes.get(
+        "",
+        summary="Versions of a model, newest first",
+        response_model=Versions,
+        responses=problems.described(400, 404, 422),
+    )
+    def every_version(model: ModelName, limit: Limit = 100, cursor: Cursor = None) -> Response:
         before = read_cursor(_CURSOR, int, cursor)
         with owned(access).registry.reading() as transaction:
             found = transaction.models.page(model, limit + 1, before)
@@ -32,7 +37,7 @@ def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
             documents = [described(transaction, version, aliases) for version in page.entries]
         if not found and before is None:
             owned(access).registry.model(model)  # says that there is none, and which names are near
-        return Versions(versions=documents, next_cursor=page.next_cursor)
+        return listed(Versions(versions=documents, next_cursor=page.next_cursor))
 
     @routes.post(
         "",

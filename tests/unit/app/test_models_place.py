@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from headrace.app import registry_state
 from headrace.app.direct_models import DirectModels
 from headrace.app.models_place import open_models
 from headrace.app.registry_state import Location
@@ -50,3 +52,15 @@ def test_a_server_can_be_named(tmp_path: Path) -> None:
         models.models()
     with pytest.raises(errors.BadSettings, match="server's address"), open_models(elsewhere, "ftp://x", os.environ):
         pass
+
+
+def test_an_owner_whose_port_is_silent_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is harmless; what the owner owns is not changed behind its back."""
+    monkeypatch.setattr(registry_state, "_WAIT_S", 0.0)
+    state = tmp_path / "state"
+    with registry_server.owning(state) as server:
+        (state / "controller.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": server.process.pid}))
+        with open_models(place(state), None, {}) as models:
+            assert models.models() == []
+            with pytest.raises(errors.StateInUse, match="headrace serve"):
+                models.trust("m@1")
