@@ -26,7 +26,7 @@ def _generation(
         return None
     tag = if_match.strip().strip('"')
     if not tag.isdigit():
-        raise errors.Outdated(f'If-Match: {if_match!r} is no ETag of an endpoint; it reads like "7"')
+        raise errors.PreconditionFailed(f'If-Match: {if_match!r} is no ETag of an endpoint; it reads like "7"')
     return int(tag)
 
 

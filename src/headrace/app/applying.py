@@ -56,7 +56,7 @@ def _with_registered(settings: ServeSettings, location: Location, state: OwnedSt
         return settings
     if state is None:
         return with_registered(settings, location, _silent)
-    return resolved(settings, state.registry(), location.directory, _silent)
+    return resolved(settings, state.registry, location.directory, _silent)
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -27,6 +27,7 @@ from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.management import serve_management
+from headrace.app.registry_access import KeptRegistry
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import locate
 from headrace.app.watching import Change, Watched, Watcher
@@ -119,7 +120,7 @@ class Controller:
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
-            asyncio.create_task(serve_management(self, self.operations, self._role)),
+            asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role)),
         ]
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -130,6 +131,12 @@ class Controller:
         if self._orphaned and self._settings.runtime_dir is None:
             # The supervisor was killed; nobody else removes its folder.
             shutil.rmtree(self._role.directory, ignore_errors=True)
+
+    def _registry(self) -> KeptRegistry | None:
+        """What the management API offers of the registry: that of the state, when this server owns it."""
+        if not self._settings.owns_state:
+            return None
+        return KeptRegistry(lambda: None if self._endpoints.state is None else self._endpoints.state.registry)
 
     async def _work(self) -> None:
         """Inspect what was named, then watch it if asked to."""

@@ -264,7 +264,7 @@ class EndpointManager:
             known = ", ".join(sorted(self.records)[:20]) or "none"
             raise errors.UnknownModel(f"there is no endpoint {name!r}; there are: {known}")
         if generation is not None and generation != record.generation:
-            raise errors.Outdated(
+            raise errors.PreconditionFailed(
                 f"endpoint {name!r} has generation {record.generation} by now, not {generation}; look at it again"
             )
         return record

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 from headrace.app import roles
 
 if TYPE_CHECKING:
-    from headrace.api.ports import ControllerView, EndpointCommands
+    from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
 
 _IMPORT_AFTER_S = 0.05
 
 
-async def serve_management(view: ControllerView, commands: EndpointCommands, role: roles.ControllerRole) -> None:
-    """Serve until cancelled."""
+async def serve_management(
+    view: ControllerView, commands: EndpointCommands, registry: RegistryAccess | None, role: roles.ControllerRole
+) -> None:
+    """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, role)
+    app = await asyncio.to_thread(_build, view, commands, registry, role)
     import h2corn
 
     from headrace.app import serving
@@ -32,7 +34,9 @@ async def serve_management(view: ControllerView, commands: EndpointCommands, rol
     await serving.server(app, config).serve()
 
 
-def _build(view: ControllerView, commands: EndpointCommands, role: roles.ControllerRole):  # type: ignore[no-untyped-def]
+def _build(  # type: ignore[no-untyped-def]
+    view: ControllerView, commands: EndpointCommands, registry: RegistryAccess | None, role: roles.ControllerRole
+):
     from headrace.api.app import create_app
 
     return create_app(
@@ -40,4 +44,5 @@ def _build(view: ControllerView, commands: EndpointCommands, role: roles.Control
         metrics_directory=Path(roles.metrics_directory(role.directory)),
         allowed_hosts=(role.settings.management_host,),
         commands=commands,
+        registry=registry,
     )

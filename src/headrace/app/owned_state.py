@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from headrace.app.registry_state import RegistryState, who_am_i
+from headrace.app import controller_address
+from headrace.app.registry_state import LEASE, RegistryState, who_am_i
 from headrace.app.state_location import Location
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
@@ -21,7 +22,6 @@ from headrace.store.database import Database, open_database, sqlite_url
 from headrace.store.directory_lock import owning
 from headrace.store.state import State, Transaction
 
-LEASE = "controller"
 LEASE_TTL_S = 10.0
 RENEW_EVERY_S = LEASE_TTL_S / 4
 
@@ -29,35 +29,47 @@ RENEW_EVERY_S = LEASE_TTL_S / 4
 class OwnedState:
     """Opened and owned. ``registry`` shares the ownership."""
 
-    def __init__(self, location: Location, what: str) -> None:
-        """Raises StateInUse, StoreFailed, BadSettings."""
+    def __init__(self, location: Location, url: str | None = None) -> None:
+        """``url``: where the controller answers, for commands that want to change the state meanwhile.
+
+        Raises StateInUse, StoreFailed, BadSettings."""
         self._owned = ExitStack()
         self._lease: lease.Lease | None = None
         self.who = who_am_i()
         try:
-            self._open(location, what)
+            self._open(location, url)
         except BaseException:
             self._owned.close()
             raise
 
-    def _open(self, location: Location, what: str) -> None:
+    def _open(self, location: Location, url: str | None) -> None:
         try:
             location.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise errors.BadSettings(f"--state {location.directory}: {error.strerror}") from error
         if location.database is None:
-            self._owned.enter_context(owning(location.directory, what))
+            self._owned.enter_context(owning(location.directory, f"headrace serve, {url}" if url else "headrace serve"))
         database = open_database(location.database or sqlite_url(location.directory / "state.db"))
         self._owned.callback(database.close)
         self._database = database
-        self._holder = f"{self.who} ({what})"
+        self._holder = f"{self.who} (headrace serve)"
+        if url is not None:
+            self._holder = controller_address.in_holder(self._holder, url)
         if location.database is not None:
             self._acquire()
         self.artifacts = open_artifacts(location.artifacts)
         self._location = location
+        if location.database is None and url is not None:
+            controller_address.announce(location.directory, url)
+            self._owned.callback(controller_address.withdraw, location.directory)
+        self._open_registry()
 
     def _acquire(self) -> None:
         self._lease = lease.acquire(self._database, LEASE, self._holder, ttl_s=LEASE_TTL_S, clock=time.time)
+
+    def _open_registry(self) -> None:
+        self.registry = RegistryState(self._location, self._database, self.artifacts, self._writable)
+        """The registry in this state; its changes need no further lock."""
 
     @property
     def _writable(self) -> Database:
@@ -73,6 +85,7 @@ class OwnedState:
             self._lease.renew()
         except errors.LeaseLost:
             self._acquire()
+            self._open_registry()
 
     def close(self) -> None:
         """Let the next one in."""
@@ -104,16 +117,10 @@ class OwnedState:
         with State(self._writable).writing() as transaction:
             yield transaction
 
-    # --- the registry ---
-
-    def registry(self) -> RegistryState:
-        """The registry in this state; its changes need no further lock."""
-        return RegistryState(self._location, self._database, self.artifacts, self._writable)
-
 
 def probe(location: Location) -> int:
     """How many endpoints the state holds, when it can be owned now. Raises StateInUse, StoreFailed, BadSettings."""
-    state = OwnedState(location, "headrace serve")
+    state = OwnedState(location)
     try:
         return len(state.records())
     finally:

@@ -17,13 +17,15 @@ from headrace.store.artifacts import Artifacts, open_artifacts
 from headrace.store.database import Database, open_database, sqlite_url
 from headrace.store.directory_lock import owning
 from headrace.store.state import State
+from headrace.store.uploads import Uploads
 
 __all__ = ["Location", "RegistryState", "locate", "open_registry"]
 
 _WAIT_S = 15.0
 """Commands change the state for moments: one that finds it in use by another waits this long."""
 
-_LEASE = "controller"
+LEASE = "controller"
+"""Name of the lease on a shared database; its holder may change the state."""
 _LEASE_TTL_S = 10.0
 """Shorter than the wait: a command that is killed holds up no other one for good."""
 
@@ -43,8 +45,14 @@ class RegistryState:
         self._database = database
         self.artifacts = artifacts
         self.who = who_am_i()
+        self.uploads = Uploads(location.directory / "uploads", artifacts)
+        """Files that clients of the management API send."""
         self.registry = Registry(State(database), time.time, self.who)
         """For reading."""
+
+    def holder(self, name: str, now: float) -> str | None:
+        """Who holds a lease of a shared database now (seconds since 1970); None when nobody does."""
+        return lease.holder_of(self._database, name, now)
 
     @contextmanager
     def changing(self, what: str) -> Iterator[Registry]:
@@ -60,7 +68,7 @@ class RegistryState:
                 yield self.registry
             return
         holder = f"{self.who} ({what})"
-        held = _patiently(lambda: lease.acquire(self._database, _LEASE, holder, ttl_s=_LEASE_TTL_S, clock=time.time))
+        held = _patiently(lambda: lease.acquire(self._database, LEASE, holder, ttl_s=_LEASE_TTL_S, clock=time.time))
         try:
             yield Registry(State(held.database), time.time, self.who)
         finally:

@@ -74,7 +74,7 @@ class StateKeeper:
             self._manager.state.close()
 
     async def _open(self) -> None:
-        state = await asyncio.to_thread(OwnedState, self._location, f"headrace serve, {self._url}")
+        state = await asyncio.to_thread(OwnedState, self._location, self._url)
         self._renewed = time.monotonic()
         self._manager.state = state
         await self._adopt(state)
@@ -108,8 +108,7 @@ class StateKeeper:
 
 def _records(state: OwnedState, directory: Path) -> list[EndpointRecord]:
     """What the state holds, with copies on this machine of what comes from the registry."""
-    registry = state.registry()
-    return [_with_copies(record, registry, directory) for record in state.records()]
+    return [_with_copies(record, state.registry, directory) for record in state.records()]
 
 
 def _with_copies(record: EndpointRecord, registry: RegistryState, directory: Path) -> EndpointRecord:

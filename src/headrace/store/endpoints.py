@@ -31,7 +31,7 @@ class Endpoints:
     def put(self, record: EndpointRecord) -> None:
         """Keep a record whose generation is one above the one that is kept, or 1 of a new endpoint.
 
-        Raises Outdated when another change came in between."""
+        Raises PreconditionFailed when another change came in between."""
         encoded = msgspec.json.encode(record).decode()
         if record.generation == 1:
             new = insert(self._connection, ENDPOINTS).values(name=record.name, generation=1, record=encoded)
@@ -47,11 +47,13 @@ class Endpoints:
             raise _outdated(record.name)
 
     def delete(self, name: str, generation: int) -> None:
-        """Raises Outdated when the endpoint has another generation."""
+        """Raises PreconditionFailed when the endpoint has another generation."""
         mine = sa.delete(ENDPOINTS).where(ENDPOINTS.c.name == name, ENDPOINTS.c.generation == generation)
         if self._connection.execute(mine).rowcount != 1:
             raise _outdated(name)
 
 
-def _outdated(name: str) -> errors.Outdated:
-    return errors.Outdated(f"endpoint {name!r} was changed by somebody else meanwhile; look at it and try again")
+def _outdated(name: str) -> errors.PreconditionFailed:
+    return errors.PreconditionFailed(
+        f"endpoint {name!r} was changed by somebody else meanwhile; look at it and try again"
+    )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from headrace.store.answers import Answers
 from headrace.store.database import Database
 from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
@@ -22,6 +23,7 @@ class Transaction:
         self.trust = Trust(connection)
         self.events = Events(connection)
         self.endpoints = Endpoints(connection)
+        self.answers = Answers(connection)
 
 
 class State:
