@@ -23,6 +23,23 @@ class ModelFailed(msgspec.Struct, frozen=True, tag=True):
     log_tail: str = ""
 
 
+class EnvironmentBuilding(msgspec.Struct, frozen=True, tag=True):
+    """Packages for versions that run in an environment of their own are being fetched and installed."""
+
+    environment: str
+    deployments: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+class EnvironmentDone(msgspec.Struct, frozen=True, tag=True):
+    """``outcome``: built; reused, because it was there; failed, and the reason follows for each deployment."""
+
+    environment: str
+    deployments: tuple[str, ...]
+    outcome: str
+    seconds: float
+
+
 class Serving(msgspec.Struct, frozen=True, tag=True):
     """Everything that could start has started; sent once. ``endpoints`` holds failed ones too (not ready)."""
 
@@ -74,6 +91,8 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 Event = (
     ModelInspected
     | ModelFailed
+    | EnvironmentBuilding
+    | EnvironmentDone
     | Serving
     | ReplicaRestarted
     | VersionLoaded

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.app import required_packages
 from headrace.app.inspection import inspect_targets
 from headrace.app.registry_state import RegistryState
 from headrace.core import errors, names
+from headrace.core.environments import REQUIREMENTS
 from headrace.core.models import Artifact, Format, Signature
 from headrace.core.versions import Draft, Provenance, StoredFile, Version
 from headrace.runtimes import digest, onnx_file, repository
@@ -41,6 +43,7 @@ class PushRequest(msgspec.Struct, frozen=True):
     signature: Path | None = None
     golden: Path | None = None
     reference: Path | None = None
+    requirements: Path | None = None
     metadata: dict[str, str] = {}
     metrics: dict[str, float] = {}
     trusted: bool = False
@@ -48,10 +51,13 @@ class PushRequest(msgspec.Struct, frozen=True):
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A version, and whether the code that it bears may run."""
+    """A version, and whether the code that it bears may run.
+
+    ``ignored`` is a ``requirements.txt`` that stands beside the file that was pushed and was not taken."""
 
     version: Version
     runnable: bool
+    ignored: str | None = None
 
 
 def push(state: RegistryState, request: PushRequest, progress: Progress) -> list[Pushed]:
@@ -86,9 +92,13 @@ def _push_one(
 ) -> Pushed:
     request = wanted.request
     model = request.model or entry.name
-    sources = files_of(artifact) | wanted.extras
+    required = _required(request, entry)
+    packages = None if required is None else required_packages.read(required, named=False)
+    sources = files_of(artifact) | wanted.extras | ({} if required is None else {REQUIREMENTS: required})
     stored = {name: StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items()}
     _require_inspected(artifact, stored)
+    if packages is not None and stored[REQUIREMENTS].digest != packages.digest:
+        raise errors.InvalidInput(f"{packages.path} changed while it was pushed; push it again")
     total = sum(file.size for file in stored.values())
     for name, path in sources.items():
         state.artifacts.put(path, stored[name].digest, lambda count: progress(model, count, total))
@@ -96,16 +106,18 @@ def _push_one(
         model=model,
         artifact=msgspec.structs.replace(artifact, path=_entry(artifact)),
         files=tuple(stored.values()),
-        provenance=_provenance(state, request, artifact),
+        provenance=_provenance(state, request, artifact, required),
         signature=wanted.signature,
         golden="golden.jsonl" if request.golden else None,
         reference="reference.parquet" if request.reference else None,
+        requirements=None if required is None else REQUIREMENTS,
     )
     with state.changing("headrace models push") as registry:
         version = registry.register(
             draft, number=_number(entry, wanted.root), trusted=request.trusted, alias=request.alias
         )
-        return Pushed(version, not artifact.code_bearing or registry.trust_in(version) is not None)
+        runnable = not draft.code_bearing or registry.trust_in(version) is not None
+        return Pushed(version, runnable, _ignored(artifact, wanted.root, required))
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
@@ -198,6 +210,19 @@ def _extras(request: PushRequest) -> dict[str, Path]:
     return extras
 
 
+def _required(request: PushRequest, entry: Found) -> Path | None:
+    """The requirements of the version's own environment: as named, else those in the folder of its model."""
+    if request.requirements is not None:
+        return request.requirements
+    return None if entry.requirements is None else Path(entry.requirements)
+
+
+def _ignored(artifact: Artifact, root: Path, required: Path | None) -> str | None:
+    """Beside a lone file it may be that of a whole project: the user must say so."""
+    beside = Path(artifact.path).parent / REQUIREMENTS
+    return str(beside) if required is None and not root.is_dir() and beside.is_file() else None
+
+
 def _signature(path: Path | None) -> Signature | None:
     if path is None:
         return None
@@ -233,21 +258,20 @@ def _read(path: Path, option: str) -> bytes:
         raise errors.InvalidInput(f"{option} {path}: {error.strerror}") from error
 
 
-def _provenance(state: RegistryState, request: PushRequest, artifact: Artifact) -> Provenance:
+def _provenance(state: RegistryState, request: PushRequest, artifact: Artifact, required: Path | None) -> Provenance:
     return Provenance(
         who=state.who,
         at=time.time(),
         source=request.source if "://" in request.source else str(Path(request.source).absolute()),
         git_sha=None if "://" in request.source else _git_sha(Path(request.source).absolute().parent),
-        packages=_packages(Path(artifact.path)),
+        packages=_packages(required or Path(artifact.path) / REQUIREMENTS),
         metrics=request.metrics,
         metadata=request.metadata,
     )
 
 
-def _packages(path: Path) -> dict[str, str]:
-    """Pinned packages of an MLflow folder's ``requirements.txt``."""
-    requirements = path / "requirements.txt"
+def _packages(requirements: Path) -> dict[str, str]:
+    """Pinned packages of a ``requirements.txt``: the version's own, or the one in an MLflow folder."""
     if not requirements.is_file():
         return {}
     lines = requirements.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -34,7 +34,7 @@ def with_registered(settings: ServeSettings, location: Location, progress: Progr
             version = state.registry.resolve(source.path)
             models.append(_source(source, version, _copy(state, version, location.directory, progress)))
             if state.registry.trust_in(version) is not None:
-                trusted.append(version.draft.artifact.digest)
+                trusted.append(version.draft.trust_digest)
     return msgspec.structs.replace(settings, models=tuple(models), trust=tuple(trusted))
 
 
@@ -46,6 +46,7 @@ def _source(source: ModelSource, version: Version, folder: Path) -> ModelSource:
         name=source.name or version.draft.model,
         attribute=artifact.attribute,
         registered=version.ref,
+        requirements=None if version.draft.requirements is None else str(folder / version.draft.requirements),
     )
 
 

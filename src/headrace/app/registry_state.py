@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from headrace.app.state_directory import state_directory
 from headrace.control.registry import Registry
 from headrace.core import errors
 from headrace.store import lease
@@ -41,7 +42,7 @@ class Location(msgspec.Struct, frozen=True):
 
 def locate(state: str | None, database: str | None, artifacts: str | None, environ: Mapping[str, str]) -> Location:
     """Flags win over ``HEADRACE_STATE``, ``HEADRACE_DATABASE``, ``HEADRACE_ARTIFACTS``."""
-    directory = Path(state or environ.get("HEADRACE_STATE") or "~/.headrace").expanduser().absolute()
+    directory = state_directory(state, environ)
     return Location(
         directory,
         database or environ.get("HEADRACE_DATABASE") or None,

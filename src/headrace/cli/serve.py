@@ -9,11 +9,13 @@ import threading
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import load_settings
+from headrace.app.state_directory import environments_folder
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
@@ -54,7 +56,9 @@ def serve(
     state: Annotated[
         str | None,
         typer.Option(
-            "--state", metavar="DIR", help="Registry of MODEL@VERSION; default: $HEADRACE_STATE or ~/.headrace."
+            "--state",
+            metavar="DIR",
+            help="Registry of MODEL@VERSION, and environments; default: $HEADRACE_STATE or ~/.headrace.",
         ),
     ] = None,
     database: Annotated[
@@ -78,6 +82,9 @@ def serve(
         settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
         if any(map(is_reference, settings.models)):
             settings = _with_registered(settings, (state, database, artifacts), quiet=quiet or as_json)
+        if state is not None and settings.environments_folder is None:
+            folder = environments_folder(None, state, os.environ)
+            settings = msgspec.structs.replace(settings, environments_folder=str(folder))
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:

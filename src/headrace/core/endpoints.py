@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from headrace.core.environments import EnvironmentSpec
 from headrace.core.models import Artifact
 
 
@@ -91,6 +92,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     """A stream whose reader takes nothing for this long is cancelled."""
     warmup: bool = True
     platform_options: dict[str, str] = {}
+    environment: EnvironmentSpec | None = None
+    """Its replicas run in there; None: in the server's own."""
 
     @property
     def id(self) -> str:
