@@ -1,8 +1,9 @@
 """The folder in which environments are kept: what is there, who uses it, what may go.
 
 ``KEY/`` is a complete environment, moved there as a whole. ``.KEY.XXXX/`` is one that is being built, or what a killed
-build left. ``.KEY.lock`` is locked: shared by those who use the environment, alone by whoever builds or removes it.
-The kernel drops a lock with its process. Lock files stay: removing one would let two processes lock different files.
+build left. Two files are locked: ``.KEY.build`` by whoever builds it, ``.KEY.use`` shared by those who use it, both by
+whoever removes it. The kernel drops a lock with its process. Lock files stay: removing one would let two processes
+lock different files.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -69,15 +71,27 @@ class EnvironmentsFolder:
     # --- locks ---
 
     def use(self, key: str) -> Lease | None:
-        """A share in the environment, so that nobody removes it. None while somebody builds or removes it."""
-        return self._lock(key, fcntl.LOCK_SH)
+        """A share in the environment, so that nobody removes it. None while somebody does."""
+        return self._lock(f".{key}.use", fcntl.LOCK_SH)
 
     def own(self, key: str) -> Lease | None:
-        """The right to build or remove it. None while anybody else has a part in it."""
-        return self._lock(key, fcntl.LOCK_EX)
+        """The right to build it. None while somebody else builds or removes it."""
+        return self._lock(f".{key}.build", fcntl.LOCK_EX)
 
-    def _lock(self, key: str, how: int) -> Lease | None:
-        path = self.root / f".{key}.lock"
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[bool]:
+        """Whether nobody builds or uses it; nobody begins to in the block."""
+        building = self.own(key)
+        using = self._lock(f".{key}.use", fcntl.LOCK_EX) if building is not None else None
+        try:
+            yield using is not None
+        finally:
+            for lease in (using, building):
+                if lease is not None:
+                    lease.release()
+
+    def _lock(self, name: str, how: int) -> Lease | None:
+        path = self.root / name
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -133,19 +147,21 @@ class EnvironmentsFolder:
 
     def remove(self, key: str) -> bool:
         """Remove an environment, and what killed builds of it left. False when a server uses it."""
-        lease = self.own(key)
-        if lease is None:
-            return False
-        try:
+        with self._alone(key) as alone:
+            if not alone:
+                return False
             path = self.path(key)
             if path.exists():
                 # Under another name first: a removal that is killed leaves nothing that looks complete.
                 doomed = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.root))
                 path.rename(doomed / "removed")
             self._clear(key)
-        finally:
-            lease.release()
-        return True
+            return True
+
+    def in_use(self, key: str) -> bool:
+        """Somebody builds it or runs in it."""
+        with self._alone(key) as alone:
+            return not alone
 
     def leftovers(self) -> set[str]:
         """Keys of builds that ended before they were complete, or that are under way."""

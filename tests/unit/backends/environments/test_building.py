@@ -224,7 +224,7 @@ def test_a_cancelled_build_leaves_nothing(
     assert folder.leftovers() == set()
     assert folder.listing() == []
     assert uv_of(os.getpid()) is None
-    assert folder.own(spec.key) is not None
+    assert not folder.in_use(spec.key)
 
 
 def test_settings_of_a_project_above_do_not_count(tmp_path: Path, environ: dict[str, str]) -> None:
