@@ -233,7 +233,7 @@ class Controller:
             self._desired.failures.pop((endpoint, change.replaces), None)
         if isinstance(result, DeploymentSpec) and self._keeps(result):
             reason = (
-                f"{result.artifact.path} changed, but a version that is served does not change:"
+                f"{result.artifact.path} or its requirements changed, but a version that is served does not change:"
                 " put the new model into a new version folder"
             )
             result = sources.Failure(endpoint, result.version, reason)
@@ -262,7 +262,7 @@ class Controller:
         known = self._desired.deployments.get(changed.id)
         return (
             known is not None
-            and known.artifact.digest != changed.artifact.digest
+            and (known.artifact.digest, known.environment) != (changed.artifact.digest, changed.environment)
             and not self._observed.restarts_of(changed.id).load_failure
         )
 

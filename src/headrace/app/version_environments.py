@@ -1,7 +1,7 @@
 """The environments of versions as the controller has them: builds what is asked for, tells how it goes.
 
-One build at a time and key; the data plane and other deployments go on meanwhile. What is known lives in ``Observed``,
-so that the plan can go by it.
+Each is built once however many ask; the data plane and other deployments go on meanwhile. What is known lives in
+``Observed``, so that the plan can go by it.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ import msgspec
 REQUIREMENTS = "requirements.txt"
 """The file that gives a version an environment of its own."""
 
+MANIFEST = "environment.json"
+"""In a complete environment: what it is. Code that runs in there can tell by it."""
+
 
 class EnvironmentSpec(msgspec.Struct, frozen=True):
     """An environment to build, or that was built before: the same ``key`` is the same content.

@@ -592,3 +592,18 @@ def test_an_environment_that_cannot_be_built_fails_its_deployments_only(make: Ma
     assert (route.reason, route.failed) == ("there is no such package", True)
     world.load()
     assert told(world.reconcile(), events.Serving) != []
+
+
+def test_other_packages_are_another_version_unless_it_could_not_be_served(make: Make) -> None:
+    world = make()
+    Environments(world)
+    world.serve(spec(environment=ENVIRONMENT))
+    other = EnvironmentSpec("o" * 64, ("numpy==1.26.3",), ())
+    world.specs = [spec(environment=other)]
+    asyncio.run(world.controller._deploy_change(change("m", "1", None)))
+    (failed,) = told(world.sent(), events.ModelFailed)
+    assert "a version that is served does not change" in failed.reason
+    world.controller.environment_failed(ENVIRONMENT.key, "there is no such package", "")
+    asyncio.run(world.controller._deploy_change(change("m", "1", None)))
+    world.reconcile()
+    assert world.controller.deployments_in(other.key) == ("m@1",)

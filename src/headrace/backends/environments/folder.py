@@ -19,9 +19,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core import errors
-from headrace.core.environments import EnvironmentSpec
-
-_MANIFEST = "environment.json"
+from headrace.core.environments import MANIFEST, EnvironmentSpec
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -66,7 +64,7 @@ class EnvironmentsFolder:
         return self.path(key) / "bin" / "python"
 
     def complete(self, key: str) -> bool:
-        return (self.path(key) / _MANIFEST).is_file() and self.python(key).exists()
+        return (self.path(key) / MANIFEST).is_file() and self.python(key).exists()
 
     # --- locks ---
 
@@ -121,7 +119,7 @@ class EnvironmentsFolder:
 
     def finish(self, built: Path, environment: Environment) -> None:
         """Move what was built to its place. From now on it is complete."""
-        (built / _MANIFEST).write_bytes(msgspec.json.encode(environment))
+        (built / MANIFEST).write_bytes(msgspec.json.encode(environment))
         built.chmod(0o755)  # a temporary folder is its owner's only
         built.rename(self.path(environment.spec.key))
 
@@ -135,7 +133,7 @@ class EnvironmentsFolder:
 
     def listing(self) -> list[Environment]:
         """Complete environments, oldest first."""
-        paths = [path / _MANIFEST for path in self.root.glob("[!.]*")]
+        paths = [path / MANIFEST for path in self.root.glob("[!.]*")]
         return sorted((self._read(path) for path in paths if path.is_file()), key=lambda environment: environment.at)
 
     @staticmethod
