@@ -41,9 +41,18 @@ def worker_wheels(folder: Path) -> None:
 
 
 def offline(folder: Path, cache: Path) -> dict[str, str]:
-    """Environment variables with which uv takes everything from ``folder`` and nothing from elsewhere."""
-    own = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(folder), "UV_CACHE_DIR": str(cache)}
-    return {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))} | own
+    """Environment variables with which uv takes everything from ``folder`` and nothing from elsewhere: by the
+    configuration of its user, because there is no variable for that."""
+    configuration = cache.with_name(f"{cache.name}-configuration")
+    path = configuration / "uv" / "uv.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"no-index = true\nfind-links = [{str(folder)!r}]\n")
+    return bare() | {"XDG_CONFIG_HOME": str(configuration), "UV_CACHE_DIR": str(cache)}
+
+
+def bare() -> dict[str, str]:
+    """The environment variables of the tests without settings of installers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
 
 
 class StubbornIndex:
@@ -70,9 +79,8 @@ class StubbornIndex:
 
     def variables(self, folder: Path, cache: Path) -> dict[str, str]:
         """uv asks this index, and finds the wheels of ``folder``."""
-        found = offline(folder, cache)
-        del found["UV_NO_INDEX"]
-        return found | {"UV_DEFAULT_INDEX": f"http://127.0.0.1:{self.server.server_port}/simple"}
+        index = f"http://127.0.0.1:{self.server.server_port}/simple"
+        return bare() | {"UV_DEFAULT_INDEX": index, "UV_FIND_LINKS": str(folder), "UV_CACHE_DIR": str(cache)}
 
 
 @contextmanager

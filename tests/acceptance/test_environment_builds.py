@@ -168,7 +168,7 @@ def test_a_new_version_that_cannot_be_built_leaves_the_old_one_serving(tmp_path:
         write(tmp_path / "bad" / "2", "absent==1.0\n").rename(repository / "uses" / "2")
         failed = server.wait_event("ModelFailed")
         assert failed["version"] == "2"
-        assert "no version of absent==1.0" in failed["reason"]
+        assert "absent was not found in" in failed["reason"]
         assert output(ask(server.address, "uses", [1.0]).document) == ["no"]
         write(tmp_path / "good" / "3").rename(repository / "uses" / "3")
         server.wait_event("VersionLoaded")
@@ -177,13 +177,11 @@ def test_a_new_version_that_cannot_be_built_leaves_the_old_one_serving(tmp_path:
 
 def test_indexes_that_only_pip_knows_are_used(tmp_path: Path, wheels: Path) -> None:
     """uv does not read pip's configuration."""
-    variables = {name: v for name, v in offline(wheels, tmp_path / "cache").items() if name != "UV_FIND_LINKS"}
-    del variables["UV_NO_INDEX"]
     own = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "XDG_CONFIG_HOME": str(tmp_path)}
     write(tmp_path / "uses")
     with served(
         *(tmp_path / "uses", "--trust", tmp_path / "uses", "--state", tmp_path / "state"),
         directory=tmp_path / "run",
-        environment=variables | own,
+        environment=own | {"UV_CACHE_DIR": str(tmp_path / "cache")},
     ) as server:
         assert output(ask(server.address, "uses", [1.0]).document) == ["1.0"]

@@ -31,6 +31,14 @@ class EnvironmentBuilding(msgspec.Struct, frozen=True, tag=True):
     requirements: tuple[str, ...]
 
 
+class EnvironmentProgress(msgspec.Struct, frozen=True, tag=True):
+    """How a build goes, as the deployments' reason says it too."""
+
+    environment: str
+    deployments: tuple[str, ...]
+    progress: str
+
+
 class EnvironmentDone(msgspec.Struct, frozen=True, tag=True):
     """``outcome``: built; reused, because it was there; failed, and the reason follows for each deployment."""
 
@@ -92,6 +100,7 @@ Event = (
     ModelInspected
     | ModelFailed
     | EnvironmentBuilding
+    | EnvironmentProgress
     | EnvironmentDone
     | Serving
     | ReplicaRestarted

@@ -24,6 +24,8 @@ from headrace.core.environments import EnvironmentSpec
 from headrace.telemetry import logging
 
 _TAIL_LINES = 40
+_LISTED = (" + ", "Prepared ")
+"""How uv begins what it installed."""
 
 
 class Watcher(Protocol):
@@ -109,11 +111,14 @@ class VersionEnvironments:
         self._say(events.EnvironmentBuilding(spec.short, self._watcher.deployments_in(spec.key), spec.requirements))
 
     def printed(self, spec: EnvironmentSpec, line: str) -> None:
+        """Something else than progress: lists of packages are long, the rest is worth a look."""
         deployments = ", ".join(self._watcher.deployments_in(spec.key))
-        self._log.info(f"environment {spec.short}: {line}", action="environment_build", deployment=deployments)
+        log = self._log.debug if line.startswith(_LISTED) else self._log.info
+        log(f"environment {spec.short}: {line}", action="environment_build", deployment=deployments)
 
-    def progressed(self, spec: EnvironmentSpec, reason: str) -> None:
-        self._observed.environments[spec.key] = ObservedEnvironment(reason=reason)
+    def progressed(self, spec: EnvironmentSpec, progress: str) -> None:
+        self._observed.environments[spec.key] = ObservedEnvironment(reason=progress)
+        self._say(events.EnvironmentProgress(spec.short, self._watcher.deployments_in(spec.key), progress))
         self._watcher.changed()
 
 
@@ -131,6 +136,7 @@ class _Build:
 
     def on_line(self, line: str) -> None:
         self.tail.append(line)
-        self._environments.printed(self._spec, line)
         if self._progress.feed(line):
             self._environments.progressed(self._spec, str(self._progress))
+        else:
+            self._environments.printed(self._spec, line)

@@ -48,6 +48,8 @@ def one_line(event: events.Event) -> str:
             more = ", …" if len(event.requirements) > _PACKAGES_SHOWN else ""
             whose = " and ".join(event.deployments)
             return f"{whose}: building environment {event.environment} with {packages}{more}"
+        case events.EnvironmentProgress():
+            return f"{' and '.join(event.deployments)}: {event.progress}"
         case events.EnvironmentDone():
             took = f" after {event.seconds:.1f} s" if event.outcome != "reused" else ""
             return f"{' and '.join(event.deployments)}: environment {event.environment} {event.outcome}{took}"

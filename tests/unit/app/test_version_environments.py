@@ -67,7 +67,12 @@ def test_a_build_is_told_and_its_python_known(controller: Controller, tmp_path: 
         reasons = {controller.observed.environments[wanted.key].reason}
         assert reasons == {"building its environment (looking for its packages)"}
         done = await controller.ended()
-        assert controller.said == [events.EnvironmentBuilding(wanted.short, ("fraud@7",), ("tiny==1.0",)), done]
+        begun, *progress, ended = controller.said
+        assert (begun, ended) == (events.EnvironmentBuilding(wanted.short, ("fraud@7",), ("tiny==1.0",)), done)
+        assert [event.progress for event in progress if isinstance(event, events.EnvironmentProgress)] == [
+            "building its environment (3 packages resolved)",
+            "building its environment (3 packages resolved, 3 installed)",
+        ]
         assert (done.outcome, done.deployments) == ("built", ("fraud@7",))
         await until(lambda: controller.changes > 2)
         python = controller.environments.python(wanted)

@@ -32,6 +32,10 @@ EVENTS: list[tuple[events.Event, str]] = [
         events.EnvironmentBuilding("abc", ("fraud@7",), tuple("abcdef")),
         "fraud@7: building environment abc with a, b, c, d, e, …",
     ),
+    (
+        events.EnvironmentProgress("abc", ("fraud@7",), "building its environment (7 packages resolved)"),
+        "fraud@7: building its environment (7 packages resolved)",
+    ),
     (events.EnvironmentDone("abc", ("fraud@7",), "built", 12.34), "fraud@7: environment abc built after 12.3 s"),
     (events.EnvironmentDone("abc", ("fraud@7",), "reused", 0.01), "fraud@7: environment abc reused"),
     (events.EnvironmentDone("abc", ("fraud@7",), "failed", 1.0), "fraud@7: environment abc failed after 1.0 s"),

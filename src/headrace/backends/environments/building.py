@@ -115,7 +115,8 @@ async def _build(
 
 async def _install(uv: str, built: Path, spec: EnvironmentSpec, environ: Mapping[str, str], on_line: OnLine) -> None:
     variables = isolation.installer_variables(environ)
-    variables |= await indexes.settings_from_pip(variables)
+    handed = await indexes.settings_from_pip(variables)
+    variables |= handed.variables
     work = _work_folder(built, spec)
     python = built / "bin" / "python"
     # Relocatable: it is moved to its place when it is complete.
@@ -125,7 +126,7 @@ async def _install(uv: str, built: Path, spec: EnvironmentSpec, environ: Mapping
     files = ("--overrides", "overrides.txt", "-r", "requirements.txt", "-r", "needs.txt")
     try:
         await installer.run(venv, work, variables, lambda _: None)
-        await installer.run((*install, *wheels, *files), work, variables, on_line)
+        await installer.run((*install, *wheels, *handed.arguments, *files), work, variables, on_line)
         wheel = await asyncio.to_thread(own_wheel.write, work)
         ours = (*install, "--no-deps", "--no-index", "--offline", wheel)
         await installer.run(ours, work, variables, lambda _: None)

@@ -10,8 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 _UV_INDEX_VARIABLES = (
-    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"),
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
     "UV_CONFIG_FILE",
 )
 _UV_INDEX_KEYS = frozenset({"index", "index-url", "extra-index-url", "find-links", "no-index"})
@@ -19,14 +21,21 @@ _SECTIONS = ("global", "install", ":env:")
 """Of pip's configuration, the stronger ones last."""
 
 
-async def settings_from_pip(environ: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables that tell uv what pip is configured to; none where uv has settings of its own."""
+class Handed(msgspec.Struct, frozen=True):
+    """What uv is told beside its own configuration: environment variables, and arguments of ``uv pip install``."""
+
+    variables: dict[str, str] = {}
+    arguments: tuple[str, ...] = ()
+
+
+async def settings_from_pip(environ: Mapping[str, str]) -> Handed:
+    """What pip is configured to, for uv; nothing where uv has settings of its own."""
     if any(environ.get(name) for name in _UV_INDEX_VARIABLES) or any(map(_names_index, _uv_files(environ))):
-        return {}
+        return Handed()
     return for_uv(await _pip_settings(environ), environ)
 
 
-def for_uv(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+def for_uv(pip: Mapping[str, str], environ: Mapping[str, str]) -> Handed:
     """pip's settings (by the name of the option) in uv's words."""
     found: dict[str, str] = {}
     if pip.get("index-url"):
@@ -38,13 +47,13 @@ def for_uv(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]
             found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     if pip.get("find-links"):
         found["UV_FIND_LINKS"] = ",".join(pip["find-links"].split())
-    if pip.get("no-index", "").lower() in ("1", "true", "yes", "on"):
-        found["UV_NO_INDEX"] = "1"
     if pip.get("trusted-host") and not environ.get("UV_INSECURE_HOST"):
         found["UV_INSECURE_HOST"] = " ".join(pip["trusted-host"].split())
     if pip.get("cert") and not environ.get("SSL_CERT_FILE"):
         found["SSL_CERT_FILE"] = pip["cert"].strip()
-    return found
+    # uv has no variable for this one.
+    no_index = pip.get("no-index", "").lower() in ("1", "true", "yes", "on")
+    return Handed(found, ("--no-index",) if no_index else ())
 
 
 def parse_pip_config(listing: str) -> dict[str, str]:

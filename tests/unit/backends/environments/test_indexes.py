@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.backends.environments import indexes
+from headrace.backends.environments.indexes import Handed
 
 LISTING = """\
 global.index-url='https://pypi.example.org/simple'
@@ -30,7 +31,9 @@ def test_pip_config_is_read_by_its_precedence() -> None:
 
 def test_settings_are_handed_over() -> None:
     pip = indexes.parse_pip_config(LISTING) | {"trusted-host": "x.example.org", "cert": "/ca.pem", "no-index": "false"}
-    assert indexes.for_uv(pip, {}) == {
+    handed = indexes.for_uv(pip, {})
+    assert handed.arguments == ()
+    assert handed.variables == {
         "UV_DEFAULT_INDEX": "https://install.example.org/simple",
         "UV_INDEX": "https://a.example.org/simple https://b.example.org/simple",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
@@ -39,9 +42,9 @@ def test_settings_are_handed_over() -> None:
         "SSL_CERT_FILE": "/ca.pem",
     }
     kept = {"UV_INDEX_STRATEGY": "first-index", "SSL_CERT_FILE": "/mine.pem", "UV_INSECURE_HOST": "y"}
-    assert not kept.keys() & indexes.for_uv(pip, kept).keys()
-    assert indexes.for_uv({"no-index": "true"}, {}) == {"UV_NO_INDEX": "1"}
-    assert indexes.for_uv({}, {}) == {}
+    assert not kept.keys() & indexes.for_uv(pip, kept).variables.keys()
+    assert indexes.for_uv({"no-index": "true"}, {}) == Handed({}, ("--no-index",))
+    assert indexes.for_uv({}, {}) == Handed()
 
 
 def around(tmp_path: Path, **more: str) -> dict[str, str]:
@@ -54,23 +57,24 @@ def around(tmp_path: Path, **more: str) -> dict[str, str]:
 def test_what_pip_really_has_is_found(tmp_path: Path) -> None:
     environ = around(tmp_path, PIP_INDEX_URL="https://pypi.example.org/simple")
     found = asyncio.run(indexes.settings_from_pip(environ))
-    assert found == {"UV_DEFAULT_INDEX": "https://pypi.example.org/simple"}
-    assert asyncio.run(indexes.settings_from_pip(around(tmp_path))) == {}
+    assert found == Handed({"UV_DEFAULT_INDEX": "https://pypi.example.org/simple"})
+    assert asyncio.run(indexes.settings_from_pip(around(tmp_path))) == Handed()
 
 
 def test_without_pip_its_variables_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     environ = around(tmp_path, PIP_INDEX_URL="https://pypi.example.org/simple", PIP_NO_CACHE_DIR="1")
-    assert asyncio.run(indexes.settings_from_pip(environ)) == {"UV_DEFAULT_INDEX": "https://pypi.example.org/simple"}
+    found = asyncio.run(indexes.settings_from_pip(environ))
+    assert found == Handed({"UV_DEFAULT_INDEX": "https://pypi.example.org/simple"})
 
 
 def test_settings_of_uv_win(tmp_path: Path) -> None:
     environ = around(tmp_path, PIP_INDEX_URL="https://pypi.example.org/simple")
-    assert asyncio.run(indexes.settings_from_pip(environ | {"UV_INDEX": "https://mine.example.org/simple"})) == {}
+    assert asyncio.run(indexes.settings_from_pip(environ | {"UV_INDEX": "https://mine.example.org/x"})) == Handed()
     own = tmp_path / "config" / "uv" / "uv.toml"
     own.parent.mkdir(parents=True)
     own.write_text('cache-dir = "/cache"\n')
-    assert asyncio.run(indexes.settings_from_pip(environ)) != {}, "it says nothing about indexes"
+    assert asyncio.run(indexes.settings_from_pip(environ)) != Handed(), "it says nothing about indexes"
     for text in ('[[index]]\nurl = "https://mine.example.org/simple"\n', "[pip]\nno-index = true\n", "not TOML ["):
         own.write_text(text)
-        assert asyncio.run(indexes.settings_from_pip(environ)) == {}
+        assert asyncio.run(indexes.settings_from_pip(environ)) == Handed()
