@@ -1,5 +1,5 @@
-"""What is served is kept: changed while it is served, restored after any end, and never half-done. Real processes, killed
-for real."""
+"""What is served is kept: changed while it is served, restored after any end, never half-done. Processes are killed for
+real."""
 
 from __future__ import annotations
 
@@ -187,33 +187,33 @@ def test_changes_drop_no_request(tmp_path: Path) -> None:
         "  other: {model: two.py}\ntrust: [two.py, three.py]\n"
     )
     path.write_text(text % (1, 2))
-    with served("--state", tmp_path / "state", "--gateways", "2", directory=tmp_path / "run") as server:
-        with client_of(server) as client:
-            client.endpoints.apply(path)
-            eventually(lambda: all(ask(server.address, "calc", [1.0]).status == 200 for _ in range(8)))
-            before = {process.pid for process in server.children("replica.worker")}
-            with Load(server.address, "calc", clients=6) as load:
-                for turn in range(8):
-                    path.write_text(text % (1 + turn % 2, 2 + turn))
-                    client.endpoints.apply(path, take_over=True)
-                    client.endpoints.set_traffic("calc", {"a": turn, "b": 8 - turn}, take_over=True)
-                    client.endpoints.restart("calc", deployment="a")
-                    client.endpoints.pause("other", f"turn {turn}")
-                    load.wait_for(60)
-                eventually(lambda: client.endpoints.show("calc").settled)
-                load.wait_for(200)
-            assert load.failed() == []
-            assert {round(output(a.document)[0] / a.number) for a in load.answers if a.number} == {2, 3}
-            # The one that nobody asked to be restarted stays.
-            eventually(lambda: len(before & {p.pid for p in server.children("replica.worker")}) == 1)
+    arguments = ("--state", tmp_path / "state", "--gateways", "2")
+    with served(*arguments, directory=tmp_path / "run") as server, client_of(server) as client:
+        client.endpoints.apply(path)
+        eventually(lambda: all(ask(server.address, "calc", [1.0]).status == 200 for _ in range(8)))
+        before = {process.pid for process in server.children("replica.worker")}
+        with Load(server.address, "calc", clients=6) as load:
+            for turn in range(8):
+                path.write_text(text % (1 + turn % 2, 2 + turn))
+                client.endpoints.apply(path, take_over=True)
+                client.endpoints.set_traffic("calc", {"a": turn, "b": 8 - turn}, take_over=True)
+                client.endpoints.restart("calc", deployment="a")
+                client.endpoints.pause("other", f"turn {turn}")
+                load.wait_for(60)
+            eventually(lambda: client.endpoints.show("calc").settled)
+            load.wait_for(200)
+        assert load.failed() == []
+        assert {round(output(a.document)[0] / a.number) for a in load.answers if a.number} == {2, 3}
+        # The one that nobody asked to be restarted stays.
+        eventually(lambda: len(before & {p.pid for p in server.children("replica.worker")}) == 1)
 
 
 @pytest.fixture
 def database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
     root = tmp_path_factory.getbasetemp()
-    with postgres.shared_server((root if worker_id == "master" else root.parent) / "postgres") as server:
-        with server.database(f"test_{uuid.uuid4().hex}") as url:
-            yield url
+    home = (root if worker_id == "master" else root.parent) / "postgres"
+    with postgres.shared_server(home) as server, server.database(f"test_{uuid.uuid4().hex}") as url:
+        yield url
 
 
 def test_a_dead_database_stops_changes_and_nothing_else(tmp_path: Path, database: str) -> None:

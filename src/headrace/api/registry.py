@@ -54,7 +54,7 @@ def version_of(transaction: Transaction, version: CoreVersion) -> Version:
 def described(transaction: Transaction, version: CoreVersion, aliases: dict[str, int]) -> Version:
     """The same for several versions of one model, whose aliases are read once."""
     mine = [alias for alias, number in aliases.items() if number == version.number]
-    return Version.of(version, mine, transaction.trust.of(version.draft.artifact.digest))
+    return Version.of(version, mine, transaction.trust.of(version.draft.trust_digest))
 
 
 def alias_of(transaction: Transaction, model: str, alias: str) -> Alias | None:

@@ -121,7 +121,7 @@ class Version(BaseModel):
                 "size": version.size,
                 "aliases": aliases,
                 "trust": None if grant is None else Trust.of(grant),
-                "runnable": not version.draft.artifact.code_bearing or grant is not None,
+                "runnable": not version.draft.code_bearing or grant is not None,
             }
         )
 
@@ -272,6 +272,9 @@ class RegisterVersion(_Request):
     signature: DeclaredSignature | None = None
     golden: Text | None = Field(None, description="`golden.jsonl`, when it is among the files.")
     reference: Text | None = Field(None, description="`reference.parquet`, when it is among the files.")
+    requirements: Text | None = Field(
+        None, description="`requirements.txt`, when it is among the files: the version gets an environment of its own."
+    )
     git_sha: Text | None = Field(None, max_length=64)
     metrics: dict[Text, float] = Field({}, max_length=1000, examples=[{"auc": 0.93}])
     metadata: dict[Text, Text] = Field({}, max_length=1000, examples=[{"team": "risk"}])

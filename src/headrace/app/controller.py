@@ -28,9 +28,12 @@ from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.management import serve_management
 from headrace.app.registry_access import KeptRegistry
+from headrace.app.state_directory import environments_folder
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import locate
+from headrace.app.version_environments import VersionEnvironments
 from headrace.app.watching import Change, Watched, Watcher
+from headrace.backends.environments.folder import environment_of
 from headrace.control import plan as planning
 from headrace.control import publish
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
@@ -103,6 +106,8 @@ class Controller:
         location = self._settings.location or locate(None, None, None, os.environ)
         self.operations = EndpointOperations(self._endpoints, location)
         self._keeper = StateKeeper(self._endpoints, location, self._recorder, role.management_url)
+        environments = environments_folder(self._settings.environments_folder, None, os.environ)
+        self._environments = VersionEnvironments(environments, self._observed, self, self._say)
         self._restore()
 
     # --- life ---
@@ -260,7 +265,7 @@ class Controller:
             self._desired.failures.pop((endpoint, change.replaces), None)
         if isinstance(result, DeploymentSpec) and self._keeps(result):
             reason = (
-                f"{result.artifact.path} changed, but a version that is served does not change:"
+                f"{result.artifact.path} or its requirements changed, but a version that is served does not change:"
                 " put the new model into a new version folder"
             )
             result = sources.Failure(endpoint, result.version, reason)
@@ -286,7 +291,7 @@ class Controller:
         known = self._desired.deployments.get(changed.id)
         return (
             known is not None
-            and known.artifact.digest != changed.artifact.digest
+            and (known.artifact.digest, known.environment) != (changed.artifact.digest, changed.environment)
             and not self._observed.restarts_of(changed.id).load_failure
         )
 
@@ -341,10 +346,13 @@ class Controller:
             match action:
                 case planning.StartWorker(deployments):
                     self._start(deployments)
+                case planning.ProvideEnvironment(environment):
+                    self._environments.ensure(environment)
                 case planning.DrainWorker(worker):
                     self._drain(worker, now)
                 case planning.StopWorker(worker):
                     self._send(orders.StopWorker(worker, _STOP_GRACE_S))
+        self._environments.keep_only(self._environments_in_use())
         self._publish()
         self._save()
         self._announce_when_settled()
@@ -376,6 +384,10 @@ class Controller:
         return frozenset(idle)
 
     def _start(self, deployments: tuple[DeploymentSpec, ...]) -> None:
+        environment = deployments[0].environment  # packed ones share it
+        python = None if environment is None else self._environments.python(environment)
+        if environment is not None and python is None:
+            return
         number = secrets.token_hex(4)
         worker_id = f"w{number}"
         total = sum(d.replicas for d in self._desired.deployments.values())
@@ -408,6 +420,7 @@ class Controller:
             environment=resources.thread_environment(max(threads)),
             replica_timeout_s=min(d.replica_timeout_s for d in deployments),
             memory=sum(memories) if len(memories) == len(deployments) else None,
+            python=python,
         )
         directory = Path(self._role.directory)
         self._adopt(
@@ -534,13 +547,13 @@ class Controller:
             replica.model, replica.timings = report.model, report.timings
             self._observed.loaded[replica.deployment, replica.digest] = replica
         elif report.state is ReplicaState.FAILED:
-            self._load_failed(replica, report.reason, report.trace)
+            self._load_failed(replica.deployment, report.reason, report.trace)
 
-    def _load_failed(self, replica: ObservedReplica, reason: str, trace: str) -> None:
-        restarts = self._observed.restarts_of(replica.deployment)
+    def _load_failed(self, deployment: str, reason: str, trace: str) -> None:
+        restarts = self._observed.restarts_of(deployment)
         restarts.load_failure = reason
         restarts.log_tail = trace
-        endpoint, version = endpoint_and_version(replica.deployment)
+        endpoint, version = endpoint_and_version(deployment)
         self._say(events.ModelFailed(endpoint, version, reason, trace))
 
     def _worker_exited(self, report: orders.WorkerExited) -> None:
@@ -559,11 +572,30 @@ class Controller:
             restarts.not_before = time.monotonic() + planning.backoff(restarts.fruitless)
             if was is not ReplicaState.READY and restarts.fruitless >= _LOAD_ATTEMPTS:
                 reason = f"{report.detail} while loading, {restarts.fruitless} times in a row"
-                self._load_failed(replica, reason, report.log_tail)
+                self._load_failed(replica.deployment, reason, report.log_tail)
                 continue
             endpoint, version = endpoint_and_version(replica.deployment)
             self._recorder.restarted(endpoint, version, RestartReason(report.reason))
             self._say(events.ReplicaRestarted(replica.id, report.detail))
+
+    # --- what its environments say (app/version_environments.py) ---
+
+    def _environments_in_use(self) -> set[str]:
+        """Keys of what deployments want, and of what workers that drain still run in."""
+        wanted = {d.environment.key for d in self._desired.deployments.values() if d.environment is not None}
+        pythons = [self._orders[worker].python for worker in self._observed.workers]
+        return wanted | {environment_of(python) for python in pythons if python is not None}
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    def deployments_in(self, key: str) -> tuple[str, ...]:
+        deployments = self._desired.deployments.values()
+        return tuple(d.id for d in deployments if d.environment is not None and d.environment.key == key)
+
+    def environment_failed(self, key: str, reason: str, log_tail: str) -> None:
+        for deployment in self.deployments_in(key):
+            self._load_failed(deployment, reason, log_tail)
 
     def _on_load(self, report: LoadReport) -> None:
         self._explain(report)

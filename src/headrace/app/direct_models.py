@@ -35,7 +35,7 @@ class DirectModels:
         version = self._registry.resolve(reference)
         aliases = self._registry.model(version.draft.model).aliases_of(version.number)
         grant = self._registry.trust_in(version)
-        return VersionView(version, aliases, grant, not version.draft.artifact.code_bearing or grant is not None)
+        return VersionView(version, aliases, grant, not version.draft.code_bearing or grant is not None)
 
     def move_alias(self, model: str, alias: str, choice: str, why: str) -> Version:
         with self._state.changing("headrace models alias") as registry:

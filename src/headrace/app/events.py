@@ -23,6 +23,31 @@ class ModelFailed(msgspec.Struct, frozen=True, tag=True):
     log_tail: str = ""
 
 
+class EnvironmentBuilding(msgspec.Struct, frozen=True, tag=True):
+    """Packages for versions that run in an environment of their own are being fetched and installed."""
+
+    environment: str
+    deployments: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+
+class EnvironmentProgress(msgspec.Struct, frozen=True, tag=True):
+    """How a build goes, as the deployments' reason says it too."""
+
+    environment: str
+    deployments: tuple[str, ...]
+    progress: str
+
+
+class EnvironmentDone(msgspec.Struct, frozen=True, tag=True):
+    """``outcome``: built; reused, because it was there; failed, and the reason follows for each deployment."""
+
+    environment: str
+    deployments: tuple[str, ...]
+    outcome: str
+    seconds: float
+
+
 class Serving(msgspec.Struct, frozen=True, tag=True):
     """Everything that could start has started; sent once. ``endpoints`` holds failed ones too (not ready)."""
 
@@ -83,6 +108,9 @@ class Stopped(msgspec.Struct, frozen=True, tag=True):
 Event = (
     ModelInspected
     | ModelFailed
+    | EnvironmentBuilding
+    | EnvironmentProgress
+    | EnvironmentDone
     | Serving
     | ReplicaRestarted
     | VersionLoaded

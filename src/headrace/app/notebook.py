@@ -77,7 +77,7 @@ def _checked(config: Path) -> ServeSettings:
         return load_settings(environ={}, config=config)
     except errors.CallerError as error:
         # The caller wrote no file, so its name and lines would only confuse.
-        message = re.sub(rf"^{re.escape(str(config))}( line \d+)?: ", "headrace.serve: ", error.message)
+        message = re.sub(rf"^{re.escape(str(config))}( line \d+ column \d+)?: ", "headrace.serve: ", error.message)
         raise type(error)(message) from None
 
 

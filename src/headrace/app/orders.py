@@ -22,6 +22,8 @@ class StartWorker(msgspec.Struct, frozen=True, tag=True):
     environment: dict[str, str]
     replica_timeout_s: float
     memory: int | None = None
+    python: str | None = None
+    """Interpreter of the environment that it runs in; None: the supervisor's own."""
 
 
 class StopWorker(msgspec.Struct, frozen=True, tag=True):

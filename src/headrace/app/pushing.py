@@ -17,9 +17,11 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.app import required_packages
 from headrace.app.inspection import inspect_targets
 from headrace.app.registry_state import RegistryState
 from headrace.core import errors, names
+from headrace.core.environments import REQUIREMENTS
 from headrace.core.models import Artifact, Signature
 from headrace.core.versions import Draft, Provenance, Registration, StoredFile, Version
 from headrace.runtimes import digest, repository, version_files
@@ -37,6 +39,7 @@ class PushRequest(msgspec.Struct, frozen=True):
     signature: Path | None = None
     golden: Path | None = None
     reference: Path | None = None
+    requirements: Path | None = None
     metadata: dict[str, str] = {}
     metrics: dict[str, float] = {}
     trusted: bool = False
@@ -44,10 +47,13 @@ class PushRequest(msgspec.Struct, frozen=True):
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A version, and whether the code that it bears may run."""
+    """A version, and whether the code that it bears may run.
+
+    ``ignored`` is a ``requirements.txt`` that stands beside the file that was pushed and was not taken."""
 
     version: Version
     runnable: bool
+    ignored: str | None = None
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -57,6 +63,8 @@ class Prepared(msgspec.Struct, frozen=True):
     artifact: Artifact
     registration: Registration
     sources: dict[str, Path]
+    ignored: str | None = None
+    """A ``requirements.txt`` beside a lone file, which may be that of a whole project."""
 
     @property
     def size(self) -> int:
@@ -98,9 +106,13 @@ def _prepare(
     signature: Signature | None,
     extras: dict[str, Path],
 ) -> Prepared:
-    sources = version_files.files_of(artifact) | extras
+    required = _required(request, entry)
+    packages = None if required is None else required_packages.read(required, named=False)
+    sources = version_files.files_of(artifact) | extras | ({} if required is None else {REQUIREMENTS: required})
     stored = {name: StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items()}
     version_files.require_inspected(artifact, {name: file.digest for name, file in stored.items()})
+    if packages is not None and stored[REQUIREMENTS].digest != packages.digest:
+        raise errors.InvalidInput(f"{packages.path} changed while it was pushed; push it again")
     remote = "://" in request.source
     registration = Registration(
         path=version_files.entry_of(artifact),
@@ -111,27 +123,34 @@ def _prepare(
         signature=signature,
         golden=version_files.GOLDEN if request.golden else None,
         reference=version_files.REFERENCE if request.reference else None,
+        requirements=None if required is None else REQUIREMENTS,
         git_sha=None if remote else _git_sha(Path(request.source).absolute().parent),
         metrics=request.metrics,
         metadata=request.metadata,
         trusted=request.trusted,
         alias=request.alias,
     )
-    return Prepared(request.model or entry.name, artifact, registration, sources)
+    ignored = _ignored(artifact, root, required)
+    return Prepared(request.model or entry.name, artifact, registration, sources, ignored)
 
 
 def _push_one(state: RegistryState, entry: Prepared, progress: Progress) -> Pushed:
     wanted = entry.registration
     for file in wanted.files:
         state.artifacts.put(entry.sources[file.path], file.digest, lambda n: progress(entry.model, n, entry.size))
-    draft = make_draft(entry.model, entry.artifact, wanted, who=state.who, at=time.time())
+    required = entry.sources.get(REQUIREMENTS)
+    draft = make_draft(entry.model, entry.artifact, wanted, who=state.who, at=time.time(), required=required)
     with state.changing("headrace models push") as registry:
         version = registry.register(draft, number=wanted.number, trusted=wanted.trusted, alias=wanted.alias)
-        return Pushed(version, not entry.artifact.code_bearing or registry.trust_in(version) is not None)
+        runnable = not draft.code_bearing or registry.trust_in(version) is not None
+        return Pushed(version, runnable, entry.ignored)
 
 
-def make_draft(model: str, artifact: Artifact, wanted: Registration, *, who: str, at: float) -> Draft:
-    """What an inspected artifact and what was said about it make together. ``at`` in seconds since 1970."""
+def make_draft(
+    model: str, artifact: Artifact, wanted: Registration, *, who: str, at: float, required: Path | None = None
+) -> Draft:
+    """What an inspected artifact and what was said about it make together. ``at`` in seconds since 1970; ``required``:
+    the version's ``requirements.txt``, where it can be read."""
     return Draft(
         model=model,
         artifact=msgspec.structs.replace(artifact, path=wanted.path),
@@ -141,13 +160,14 @@ def make_draft(model: str, artifact: Artifact, wanted: Registration, *, who: str
             at=at,
             source=wanted.source,
             git_sha=wanted.git_sha,
-            packages=version_files.packages_of(Path(artifact.path)),
+            packages=version_files.packages_of(required or Path(artifact.path) / REQUIREMENTS),
             metrics=wanted.metrics,
             metadata=wanted.metadata,
         ),
         signature=wanted.signature,
         golden=wanted.golden,
         reference=wanted.reference,
+        requirements=wanted.requirements,
     )
 
 
@@ -201,6 +221,19 @@ def _extras(request: PushRequest) -> dict[str, Path]:
         version_files.check_reference(request.reference, f"--reference {request.reference}")
         extras[version_files.REFERENCE] = request.reference
     return extras
+
+
+def _required(request: PushRequest, entry: Found) -> Path | None:
+    """The requirements of the version's own environment: as named, else those in the folder of its model."""
+    if request.requirements is not None:
+        return request.requirements
+    return None if entry.requirements is None else Path(entry.requirements)
+
+
+def _ignored(artifact: Artifact, root: Path, required: Path | None) -> str | None:
+    """Beside a lone file it may be that of a whole project: the user must say so."""
+    beside = Path(artifact.path).parent / REQUIREMENTS
+    return str(beside) if required is None and not root.is_dir() and beside.is_file() else None
 
 
 def _signature(path: Path | None) -> Signature | None:

@@ -39,7 +39,7 @@ def resolved(settings: ServeSettings, state: RegistryState, directory: Path, pro
         version = state.registry.resolve(source.path)
         models.append(_source(source, version, local_copy(state, version, directory, progress)))
         if state.registry.trust_in(version) is not None:
-            trusted.append(version.draft.artifact.digest)
+            trusted.append(version.draft.trust_digest)
     return msgspec.structs.replace(settings, models=tuple(models), trust=tuple(trusted))
 
 
@@ -51,6 +51,7 @@ def _source(source: ModelSource, version: Version, folder: Path) -> ModelSource:
         name=source.name or version.draft.model,
         attribute=artifact.attribute,
         registered=version.ref,
+        requirements=None if version.draft.requirements is None else str(folder / version.draft.requirements),
     )
 
 

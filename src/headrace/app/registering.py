@@ -12,15 +12,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from headrace.app import pushing
+from headrace.app import pushing, required_packages
 from headrace.app.inspection import inspect_targets
 from headrace.core import errors, names
+from headrace.core.environments import REQUIREMENTS
 from headrace.core.models import Artifact
 from headrace.core.versions import Draft, Registration, StoredFile
 from headrace.runtimes import digest, version_files
 from headrace.store.artifacts import Artifacts
 
 _MAX_PATH = 1024
+_BESIDE = (version_files.GOLDEN, version_files.REFERENCE, REQUIREMENTS)
 
 
 def inspected(artifacts: Artifacts, model: str, wanted: Registration, who: str) -> Draft:
@@ -37,7 +39,10 @@ def inspected(artifacts: Artifacts, model: str, wanted: Registration, who: str) 
             artifacts.get(file.digest, path, lambda _: None)
         artifact = _inspect(root, wanted)
         _check_accompanying(root, wanted, artifact)
-        return pushing.make_draft(model, artifact, wanted, who=who, at=time.time())
+        required = None if wanted.requirements is None else root / wanted.requirements
+        if required is not None:
+            required_packages.read(required, named=False)
+        return pushing.make_draft(model, artifact, wanted, who=who, at=time.time(), required=required)
 
 
 def _check_paths(wanted: Registration) -> None:
@@ -56,6 +61,7 @@ def _check_paths(wanted: Registration) -> None:
     for option, given, path in (
         ("golden", wanted.golden, version_files.GOLDEN),
         ("reference", wanted.reference, version_files.REFERENCE),
+        ("requirements", wanted.requirements, REQUIREMENTS),
     ):
         if given not in (None, path):
             raise errors.InvalidInput(f"{option} must be {path!r}, not {given!r}")
@@ -67,11 +73,11 @@ def _check_path(path: str) -> None:
     parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and not any(part in ("", ".", "..") for part in parts)
     short = len(path) <= _MAX_PATH and all(len(part.encode()) <= 255 for part in parts)
-    known = parts[0] == version_files.MODEL or path in (version_files.GOLDEN, version_files.REFERENCE)
+    known = parts[0] == version_files.MODEL or path in _BESIDE
     if not (plain and short and known):
         raise errors.InvalidInput(
             f"{path[:200]!r} is no path of a version's file: the model's are model/…, with '/' between printable names"
-            f" and at most {_MAX_PATH} characters; beside it lie {version_files.GOLDEN} and {version_files.REFERENCE}"
+            f" and at most {_MAX_PATH} characters; beside it lie {', '.join(_BESIDE)}"
         )
 
 

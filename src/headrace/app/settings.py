@@ -25,6 +25,8 @@ class ModelSource(msgspec.Struct, frozen=True):
     """Class in a Python file; None: the only ``headrace.Model`` in it."""
     registered: str | None = None
     """The version that ``path`` is a copy of, as ``fraud@7``; None: not from the registry."""
+    requirements: str | None = None
+    """The ``requirements.txt`` of that version."""
     settings: DeploymentSettings | None = None
     """Settings from the file's ``endpoints:`` section; None: the global ones."""
     deployment: str | None = None
@@ -58,6 +60,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Run inferences before a replica counts as ready."""
     options: dict[str, str] = {}
     """Options of the runtime, by name."""
+    requirements: str | None = None
+    """``requirements.txt`` of the environment of versions that bring none; None: they run in the server's."""
 
 
 class ServeSettings(msgspec.Struct, frozen=True):
@@ -83,5 +87,9 @@ class ServeSettings(msgspec.Struct, frozen=True):
     """Where the registry is, and the state if it is kept."""
     owns_state: bool = False
     """What is served is kept in the state, and was restored from it."""
+    environments_folder: str | None = None
+    """Where environments of versions are kept; None: in the state directory."""
+    source_builds: bool = False
+    """Packages without a wheel are built, which runs their code."""
     runtime_dir: str | None = None
     """Sockets, logs and metric pages; None: a new folder under the temporary directory, removed at exit."""

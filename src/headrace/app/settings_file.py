@@ -20,7 +20,7 @@ from headrace.app import settings_traffic
 from headrace.app.model_sources import parse_source, rebase
 from headrace.app.settings import ModelSource
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
-from headrace.app.settings_nodes import NodeReader, nearest, type_of
+from headrace.app.settings_nodes import NodeReader, nearest, position, type_of
 from headrace.app.settings_traffic import TrafficReader
 from headrace.core import errors, names
 from headrace.core.traffic import MAIN, TrafficPolicy
@@ -96,14 +96,15 @@ def _compose(text: str, path: Path) -> MappingNode | None:
         if root is not None:
             _flatten(loader, root, path, set())
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise errors.BadSettings(f"{path} line {line}: not valid YAML: {error.problem or error.context}") from error
+        mark = error.problem_mark
+        where = f"line {mark.line + 1} column {mark.column + 1}" if mark else "line 1"
+        raise errors.BadSettings(f"{path} {where}: not valid YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise errors.BadSettings(f"{path}: not valid YAML: {error}") from error
     if root is None or (isinstance(root, ScalarNode) and type_of(root) == "null"):
         return None
     if not isinstance(root, MappingNode):
-        raise errors.BadSettings(f"{path} line {root.start_mark.line + 1}: expected keys with values at the top level")
+        raise errors.BadSettings(f"{path} {position(root)}: expected keys with values at the top level")
     return root
 
 
@@ -117,7 +118,7 @@ def _flatten(loader: yaml.SafeLoader, node: Node, path: Path, seen: set[int]) ->
         given: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, ScalarNode) and key.value in given:
-                raise errors.BadSettings(f"{path} line {key.start_mark.line + 1}: {key.value!r} is given twice")
+                raise errors.BadSettings(f"{path} {position(key)}: {key.value!r} is given twice")
             given.add(str(key.value))
         loader.flatten_mapping(node)
         for _, value in node.value:

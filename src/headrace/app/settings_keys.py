@@ -283,6 +283,35 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
         _key("options", _D, "options", PAIRS, "--option", "Option of the runtime, NAME=VALUE. Repeatable."),
     ),
+    "Environments": (
+        _key(
+            "requirements",
+            _D,
+            "requirements",
+            PATH,
+            "--requirements",
+            "requirements.txt: replicas run in an environment of their own with these packages, unless their version"
+            " brings its own.",
+            True,
+        ),
+        _key(
+            "environments.folder",
+            _S,
+            "environments_folder",
+            PATH,
+            None,
+            "Where environments of versions are built and kept; default: environments in the state directory.",
+            True,
+        ),
+        _key(
+            "environments.allow_source_builds",
+            _S,
+            "source_builds",
+            SWITCH,
+            "--allow-source-builds",
+            "Build packages that have no wheel for this machine, which runs their authors' code at once.",
+        ),
+    ),
     "Batching": (
         _key(
             "batching.mode",

@@ -33,6 +33,11 @@ def type_of(node: Node) -> str:
     return str(node.tag).rpartition(":")[2]
 
 
+def position(node: Node) -> str:
+    """Where a node begins, for people."""
+    return f"line {node.start_mark.line + 1} column {node.start_mark.column + 1}"
+
+
 def _describe(node: Node) -> str:
     if isinstance(node, MappingNode):
         return "keys with values"
@@ -79,8 +84,7 @@ class NodeReader:
         return yaml.SafeLoader("").construct_object(node)
 
     def at(self, node: Node) -> str:
-        mark = node.start_mark
-        return f"{self._path} line {mark.line + 1} column {mark.column + 1}"
+        return f"{self._path} {position(node)}"
 
     def refuse(self, node: Node, shown: str, expected: str) -> NoReturn:
         raise errors.BadSettings(f"{self.at(node)}: {shown}: expected {expected}, got {_describe(node)}")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import inspection
+from headrace.app import inspection, required_packages
+from headrace.app.required_packages import RequiredPackages
 from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.core import errors, names
 from headrace.core.endpoints import DeploymentSpec
@@ -34,6 +35,10 @@ class Candidate(msgspec.Struct, frozen=True):
     """How a document names where it comes from: ``fraud@7``, or an absolute path with its class."""
     numbered: bool = False
     """The version was asked for, or given because there are several deployments: the model brings none itself."""
+    requirements: str | None = None
+    """The ``requirements.txt`` that the version brings along."""
+    source_builds: bool = False
+    """Its packages may be built where they have no wheel."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -48,7 +53,7 @@ def discover(settings: ServeSettings) -> tuple[list[Candidate], list[Failure]]:
     failures: list[Failure] = []
     for source in settings.models:
         try:
-            candidates = _candidates(source, source.settings or settings.deployment)
+            candidates = _candidates(source, source.settings or settings.deployment, settings.source_builds)
         except errors.HeadraceError as error:
             name = source.name or names.endpoint_from_path(Path(source.path).stem)
             failures.append(Failure(name, source.version or source.default_version, error.message))
@@ -72,7 +77,7 @@ def _taken(first: Candidate, second: Candidate) -> Failure:
     return Failure(f"{endpoint}-{second.deployment}", version, reason)
 
 
-def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candidate]:
+def _candidates(source: ModelSource, settings: DeploymentSettings, source_builds: bool) -> list[Candidate]:
     found = repository.discover(Path(source.path))
     endpoints = {f.name for f in found}
     if source.name is not None and len(endpoints) > 1:
@@ -92,6 +97,8 @@ def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candi
             settings=settings,
             registered=source.registered,
             model=_document_model(source, f.name if len(endpoints) > 1 else ""),
+            requirements=source.requirements or f.requirements,
+            source_builds=source_builds,
         )
         for f in found
     ]
@@ -137,17 +144,23 @@ def _judge(
 ) -> DeploymentSpec | Failure:
     if isinstance(result, errors.HeadraceError):
         return Failure(candidate.endpoint, candidate.version, result.message)
+    settings = candidate.settings
     try:
+        packages = _packages(candidate)
+        if packages is not None:
+            trusted = _with_packages(candidate, result, packages, trusted)
         trust.check(result, trusted, typed_path=candidate.typed)
     except errors.HeadraceError as error:
         reason = error.message
         if candidate.registered is not None:
             reason = reason.replace(trust.command(result), f"headrace models trust {candidate.registered}")
         return Failure(candidate.endpoint, candidate.version, reason)
-    settings = candidate.settings
     options = dict(settings.options)
     if trust.is_trusted(result, trusted, typed_path=candidate.typed):
         options[trust.OPTION] = "yes"
+    environment = None
+    if packages is not None:
+        environment = required_packages.environment(result, packages.lines, source_builds=candidate.source_builds)
     return DeploymentSpec(
         endpoint=candidate.endpoint,
         version=candidate.version,
@@ -164,4 +177,27 @@ def _judge(
         stream_stall_s=settings.stream_stall_s,
         warmup=settings.warmup,
         platform_options=options,
+        environment=environment,
     )
+
+
+def _packages(candidate: Candidate) -> RequiredPackages | None:
+    """What the version's environment has, or the one that the user wants for versions without; None for neither."""
+    if candidate.requirements is not None and (candidate.registered or candidate.settings.requirements is None):
+        return required_packages.read(Path(candidate.requirements), named=False)
+    if candidate.settings.requirements is not None:
+        return required_packages.read(Path(candidate.settings.requirements), named=True)
+    return None
+
+
+def _with_packages(
+    candidate: Candidate, artifact: Artifact, packages: RequiredPackages, trusted: Sequence[str]
+) -> Sequence[str]:
+    """What is trusted for this artifact, given that its packages are; raise UntrustedArtifact when they are not."""
+    if not packages.is_trusted(artifact, trusted):
+        refusal = packages.refusal(artifact)
+        if candidate.registered is not None:
+            refusal = refusal.replace(packages.command(artifact), f"headrace models trust {candidate.registered}")
+        raise errors.UntrustedArtifact(refusal)
+    # Who vouched for both together vouched for each.
+    return [*trusted, artifact.digest] if packages.trust_digest(artifact) in trusted else trusted

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.app.state_directory import state_directory
+
 
 class Location(msgspec.Struct, frozen=True):
     """``database`` None: SQLite in the directory. ``artifacts``: a folder or a URL of an object store."""
@@ -18,7 +20,7 @@ class Location(msgspec.Struct, frozen=True):
 
 def locate(state: str | None, database: str | None, artifacts: str | None, environ: Mapping[str, str]) -> Location:
     """Flags win over ``HEADRACE_STATE``, ``HEADRACE_DATABASE``, ``HEADRACE_ARTIFACTS``."""
-    directory = Path(state or environ.get("HEADRACE_STATE") or "~/.headrace").expanduser().absolute()
+    directory = state_directory(state, environ)
     return Location(
         directory,
         database or environ.get("HEADRACE_DATABASE") or None,

@@ -286,9 +286,13 @@ class Supervisor:
     def _start_worker(self, order: orders.StartWorker) -> None:
         if self._stopping.is_set():
             return
-        self._workers[order.worker] = WorkerProcess(
-            order, self._directory, on_line=self._forward, on_report=self._tell, on_exit=self._worker_exited
-        )
+        try:
+            self._workers[order.worker] = WorkerProcess(
+                order, self._directory, on_line=self._forward, on_report=self._tell, on_exit=self._worker_exited
+            )
+        except OSError as error:
+            # The interpreter of its environment may have gone a moment ago.
+            self._tell(orders.WorkerExited(order.worker, "exit", f"the process cannot be started: {error}", 0, ""))
 
     def _worker_exited(self, worker: WorkerProcess) -> None:
         self._workers.pop(worker.order.worker, None)

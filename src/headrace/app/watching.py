@@ -30,7 +30,7 @@ class Watched(msgspec.Struct, frozen=True):
 def first_look(candidates: list[sources.Candidate]) -> Watched:
     """What is on disk now."""
     return Watched(
-        tuple((c.endpoint, c.version, fingerprint(Path(c.path))) for c in candidates),
+        tuple((c.endpoint, c.version, _fingerprint(c)) for c in candidates),
         tuple((c.endpoint, c.deployment, c.version) for c in candidates if c.typed),
     )
 
@@ -59,7 +59,7 @@ class Watcher:
 
     def _change(self, candidate: sources.Candidate) -> Change | None:
         key = candidate.endpoint, candidate.version
-        now = fingerprint(Path(candidate.path))
+        now = _fingerprint(candidate)
         if not now or self._fingerprints.get(key) == now:
             self._unsettled.pop(key, None)
             return None
@@ -82,6 +82,13 @@ class Watcher:
         named = [version for endpoint, version in self._fingerprints if endpoint == candidate.endpoint]
         named += [version for (endpoint, _), version in self._current.items() if endpoint == candidate.endpoint]
         return str(max(int(version) for version in (old, *named) if version.isdigit()) + 1)
+
+
+def _fingerprint(candidate: sources.Candidate) -> Fingerprint:
+    """Of the model, and of the packages that its environment has."""
+    model = fingerprint(Path(candidate.path))
+    packages = candidate.requirements or candidate.settings.requirements
+    return model + fingerprint(Path(packages)) if model and packages is not None else model
 
 
 def fingerprint(path: Path) -> Fingerprint:

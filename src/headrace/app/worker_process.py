@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.app import orders, resources
+from headrace.backends.environments import isolation
 from headrace.backends.local import ChildProcess
 from headrace.core.replicas import ReplicaState
 from headrace.replica import messages, status_page
@@ -68,8 +69,8 @@ class WorkerProcess:
         name = "+".join(r.id for r in order.replicas[:3])
         self.process = ChildProcess(
             name,
-            [sys.executable, "-m", "headrace.replica.worker", str(self._spec_path)],
-            environment={**os.environ, **order.environment},
+            [order.python or sys.executable, "-m", "headrace.replica.worker", str(self._spec_path)],
+            environment=_environment(order),
             pass_fds=(theirs.fileno(),),
             on_line=on_line,
             on_exit=self._exited,
@@ -177,6 +178,13 @@ class WorkerProcess:
         if code == -9 and resources.oom_kills() > self._oom_kills:
             return "out_of_memory", "the kernel killed it: out of memory"
         return "signal", f"the process died of {_signal_name(-code)}"
+
+
+def _environment(order: orders.StartWorker) -> dict[str, str]:
+    """Our own variables, and the order's; a worker in an environment of its own sees no modules of ours."""
+    if order.python is None:
+        return {**os.environ, **order.environment}
+    return isolation.variables(os.environ, Path(order.python).parents[1]) | order.environment
 
 
 def _signal_name(number: int) -> str:

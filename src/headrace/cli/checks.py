@@ -26,6 +26,8 @@ import msgspec
 
 from headrace import __version__
 from headrace.app.quantities import format_size
+from headrace.backends.environments import installer
+from headrace.core import errors
 from headrace.runtimes import table
 
 _ENOUGH_FILES = 4096
@@ -62,6 +64,7 @@ def run_checks(*, port: int, management_port: int, import_timeout: float) -> Ite
     yield check_space("temporary folder", Path(tempfile.gettempdir()))
     yield check_space("shared memory", Path("/dev/shm"))
     yield check_clock()
+    yield check_environments()
     yield check_port("inference port", port, "--port")
     yield check_port("management port", management_port, "--management-port")
     # Two at a time: imports are mostly reading files, and more would crowd a small machine.
@@ -84,6 +87,15 @@ def check_platform() -> Check:
     if platform.system() != "Linux":
         return Check("platform", Status.FAILED, found, "headrace serves on Linux; use a container or WSL")
     return Check("platform", Status.OK, found)
+
+
+def check_environments() -> Check:
+    """Can environments of versions with requirements.txt be built?"""
+    try:
+        return Check("environments", Status.OK, f"built with {installer.find_uv()}")
+    except errors.LoadFailed:
+        fix = "pip install 'headrace[environments]', when versions bring requirements.txt"
+        return Check("environments", Status.WARNING, "uv is not installed", fix)
 
 
 def check_cpu(cgroup: Path = _CGROUP) -> Check:

@@ -31,6 +31,8 @@ def print_pushed(pushed: Sequence[Pushed], as_json: bool) -> None:
             typer.secho(
                 f"  it brings code along; to let it run, vouch for it: headrace models trust {version.ref}", fg="yellow"
             )
+        if entry.ignored is not None:
+            typer.echo(f"  {entry.ignored} is not part of it; --requirements would give it an environment of its own")
     return None
 
 
@@ -101,6 +103,7 @@ def print_version(view: VersionView, as_json: bool) -> None:
         "metrics": _pairs(provenance.metrics),
         "metadata": _pairs(provenance.metadata),
         "packages": _pairs(provenance.packages),
+        "runs in": "an environment of its own" if draft.requirements is not None else "",
     }
     for name, text in rows.items():
         if text:
@@ -171,9 +174,12 @@ def _kind(format: str, flavor: str | None) -> str:
 
 
 def _code(version: Version, trust: TrustGrant | None) -> str:
-    if not version.draft.artifact.code_bearing:
+    if not version.draft.code_bearing:
         return ""
-    return f"trusted by {trust.who}, {_time(trust.at)}" if trust else "not trusted: it will not be loaded"
+    what = "its packages too" if version.draft.requirements is not None else ""
+    if trust is None:
+        return "not trusted: it will not be loaded"
+    return ", ".join(filter(None, [f"trusted by {trust.who}", _time(trust.at), what]))
 
 
 def _pairs(values: dict[str, Any]) -> str:

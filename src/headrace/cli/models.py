@@ -87,6 +87,7 @@ def _epilog(*examples: str) -> str:
         "push fraud model.onnx",
         "push fraud s3://bucket/model.ubj --golden golden.jsonl --reference train.parquet --metric auc=0.93",
         "push pricer.py:Pricer --trust --alias champion",
+        "push churn model.joblib --requirements requirements.txt --trust     (runs in an environment of its own)",
         "push repository/            (every model and version of a Triton or TensorFlow Serving repository)",
     )
 )
@@ -103,6 +104,15 @@ def push(
     ] = None,
     reference: Annotated[
         Path | None, typer.Option("--reference", metavar="FILE", help="Training data to compare with (Parquet).")
+    ] = None,
+    requirements: Annotated[
+        Path | None,
+        typer.Option(
+            "--requirements",
+            metavar="FILE",
+            help="requirements.txt: the version runs in an environment of its own with these packages. Default: the one"
+            " beside the model in a folder that is pushed.",
+        ),
     ] = None,
     metadata: Annotated[
         list[str] | None, typer.Option("--metadata", metavar="K=V", help="Anything; repeatable.")
@@ -133,6 +143,7 @@ def push(
             signature=signature,
             golden=golden,
             reference=reference,
+            requirements=requirements,
             metadata=dict(_pairs("--metadata", metadata)),
             metrics={name: _number(name, value) for name, value in _pairs("--metric", metric)},
             trusted=trust,

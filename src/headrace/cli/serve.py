@@ -15,6 +15,7 @@ import typer
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import load_settings, nothing_to_serve
+from headrace.app.state_directory import environments_folder
 from headrace.app.state_location import is_named, locate
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
@@ -60,8 +61,8 @@ def serve(
         typer.Option(
             "--state",
             metavar="DIR",
-            help="State directory: what is served is kept there, beside the registry, and restored without arguments."
-            " Default: $HEADRACE_STATE; else ~/.headrace for restoring and for MODEL@VERSION only.",
+            help="State directory: what is served is kept there, beside registry and environments, and restored when"
+            " nothing is named. Default: $HEADRACE_STATE; else ~/.headrace for restoring and for MODEL@VERSION only.",
         ),
     ] = None,
     database: Annotated[
@@ -86,6 +87,9 @@ def serve(
         settings = _with_state(settings, (state, database, artifacts), config)
         if any(map(is_reference, settings.models)):
             settings = _with_registered(settings, quiet=quiet or as_json)
+        if settings.environments_folder is None:
+            folder = environments_folder(None, state, os.environ)
+            settings = msgspec.structs.replace(settings, environments_folder=str(folder))
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:

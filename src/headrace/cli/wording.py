@@ -15,6 +15,7 @@ EXAMPLES_SHOWN = 3
 _TAIL_LINES = 20
 _INPUTS_SHOWN = 6
 _REASON_SHOWN = 100
+_PACKAGES_SHOWN = 5
 
 
 class EndpointRow(NamedTuple):
@@ -42,6 +43,16 @@ def one_line(event: events.Event) -> str:
         case events.ModelFailed():
             version = f" version {event.version}" if event.version else ""
             return f"{event.endpoint}{version} failed: {event.reason}"
+        case events.EnvironmentBuilding():
+            packages = ", ".join(event.requirements[:_PACKAGES_SHOWN])
+            more = ", …" if len(event.requirements) > _PACKAGES_SHOWN else ""
+            whose = " and ".join(event.deployments)
+            return f"{whose}: building environment {event.environment} with {packages}{more}"
+        case events.EnvironmentProgress():
+            return f"{' and '.join(event.deployments)}: {event.progress}"
+        case events.EnvironmentDone():
+            took = f" after {event.seconds:.1f} s" if event.outcome != "reused" else ""
+            return f"{' and '.join(event.deployments)}: environment {event.environment} {event.outcome}{took}"
         case events.Serving():
             return started(event)
         case events.ReplicaRestarted():

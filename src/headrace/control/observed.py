@@ -53,6 +53,16 @@ class Restarts:
     log_tail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedEnvironment:
+    """An environment of a version: how its build goes, or the interpreter in it."""
+
+    python: str = ""
+    """Path; empty while it is being built."""
+    reason: str = ""
+    """How the build goes, for people."""
+
+
 @dataclass(slots=True)
 class Observed:
     workers: dict[str, ObservedWorker] = field(default_factory=dict)
@@ -61,6 +71,12 @@ class Observed:
     loaded: dict[tuple[str, str], ObservedReplica] = field(default_factory=dict)
     """By (deployment id, digest): the replica that loaded last. Its model stays known when all replicas have died,
     so that requests can wait for the next one."""
+
+    environments: dict[str, ObservedEnvironment] = field(default_factory=dict)
+    """By key; absent: nobody has asked for it yet."""
+
+    def environment_of(self, spec: DeploymentSpec) -> ObservedEnvironment | None:
+        return self.environments.get(spec.environment.key) if spec.environment is not None else None
 
     def replicas(self, deployment: str) -> list[ObservedReplica]:
         return [r for w in self.workers.values() for r in w.replicas if r.deployment == deployment]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker, Restarts
 from headrace.core.endpoints import DeploymentSpec, Isolation
+from headrace.core.environments import EnvironmentSpec
 from headrace.core.models import Artifact
 from headrace.core.replicas import ReplicaState
 
@@ -35,7 +36,14 @@ class StopWorker:
     worker: str
 
 
-Action = StartWorker | DrainWorker | StopWorker
+@dataclass(frozen=True, slots=True)
+class ProvideEnvironment:
+    """Find or build the environment that replicas of a version run in."""
+
+    environment: EnvironmentSpec
+
+
+Action = StartWorker | DrainWorker | StopWorker | ProvideEnvironment
 
 
 def backoff(fruitless: int) -> float:
@@ -88,12 +96,18 @@ def _replica_wanted(replica: ObservedReplica, desired: Desired, observed: Observ
 
 def _starts(desired: Desired, observed: Observed, now: float) -> list[Action]:
     missing: list[DeploymentSpec] = []
+    environments: dict[str, EnvironmentSpec] = {}
     for spec in desired.deployments.values():
         restarts = observed.restarts.get(spec.id) or Restarts()
         if restarts.load_failure or now < restarts.not_before:
             continue
-        missing += [spec] * _missing(spec, observed)
-    return [StartWorker(group) for group in pack(missing)]
+        environment = observed.environment_of(spec)
+        if spec.environment is None or (environment is not None and environment.python):
+            missing += [spec] * _missing(spec, observed)
+        elif environment is None:
+            # Also when nothing is missing, after a restart of the controller: what is in use must be known to be.
+            environments[spec.environment.key] = spec.environment
+    return [*map(ProvideEnvironment, environments.values()), *(StartWorker(group) for group in pack(missing))]
 
 
 def _missing(spec: DeploymentSpec, observed: Observed) -> int:
@@ -118,7 +132,7 @@ def _alive(spec: DeploymentSpec, observed: Observed) -> list[ObservedReplica]:
 
 
 def pack(specs: list[DeploymentSpec]) -> list[tuple[DeploymentSpec, ...]]:
-    """Groups of replicas for one worker each: alone, or packed by runtime and trust class.
+    """Groups of replicas for one worker each: alone, or packed by runtime, environment and trust class.
 
     Two replicas of one deployment never share a worker: they would only take turns."""
     groups: list[tuple[DeploymentSpec, ...]] = []
@@ -127,7 +141,8 @@ def pack(specs: list[DeploymentSpec]) -> list[tuple[DeploymentSpec, ...]]:
         if spec.isolation is Isolation.PROCESS:
             groups.append((spec,))
             continue
-        shelf = shelves[_class(spec.artifact), spec.resources.memory, spec.threads]
+        environment = spec.environment.key if spec.environment is not None else ""
+        shelf = shelves[_class(spec.artifact), environment, spec.resources.memory, spec.threads]
         for box in shelf:
             if len(box) < PACK_SIZE and all(other.id != spec.id for other in box):
                 box.append(spec)

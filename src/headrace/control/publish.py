@@ -53,6 +53,9 @@ def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
             state = _published(replica, worker.stopping_since is not None)
             replicas.append(ReplicaRoute(replica.id, worker.address, index, state, worker.token, worker.status_path))
     failure = observed.restarts_of(spec.id).load_failure
+    environment = observed.environment_of(spec)
+    if environment is not None and not environment.python:
+        reasons.append(environment.reason)
     return DeploymentRoute(
         id=spec.id,
         version=spec.version,

@@ -85,7 +85,7 @@ class Registry:
 
     def trust_in(self, version: Version) -> TrustGrant | None:
         with self._state.reading() as transaction:
-            return transaction.trust.of(version.draft.artifact.digest)
+            return transaction.trust.of(version.draft.trust_digest)
 
     def blobs(self) -> set[str]:
         """Digests of the files that versions refer to."""
@@ -103,12 +103,12 @@ class Registry:
         with self._state.writing() as transaction:
             transaction.models.lock(draft.model)
             there = None if number is None else transaction.models.get(draft.model, number)
-            if there is not None and there.draft.artifact.digest == draft.artifact.digest:
+            if there is not None and there.draft.trust_digest == draft.trust_digest:
                 version = there
             else:
                 version = transaction.models.add(draft, number)
                 self._note(transaction, "version.push", draft.model, after=_described(version))
-            if trusted and draft.artifact.code_bearing:
+            if trusted and draft.code_bearing:
                 self._trust(transaction, version)
             if alias:
                 self._move(transaction, draft.model, alias, version.number, "")
@@ -146,7 +146,7 @@ class Registry:
         name, choice = names.split_reference(reference)
         with self._state.writing() as transaction:
             version = _choose(_require(transaction, name), choice)
-            digest = version.draft.artifact.digest
+            digest = version.draft.trust_digest
             if transaction.trust.of(digest) is not None:
                 transaction.trust.revoke(digest)
                 self._note(transaction, "trust.revoke", name, before=_described(version), why=why)
@@ -171,7 +171,7 @@ class Registry:
         return doomed
 
     def _trust(self, transaction: Transaction, version: Version) -> None:
-        digest = version.draft.artifact.digest
+        digest = version.draft.trust_digest
         if transaction.trust.of(digest) is None:
             transaction.trust.grant(TrustGrant(digest, self._who, self._clock()))
             self._note(transaction, "trust.grant", version.draft.model, after=_described(version))

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from headrace.core.environments import EnvironmentSpec
 from headrace.core.models import Artifact
 
 
@@ -94,6 +95,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     platform_options: dict[str, str] = {}
     restarts: int = 0
     """How often somebody asked for fresh replicas."""
+    environment: EnvironmentSpec | None = None
+    """Its replicas run in there; None: in the server's own."""
 
     @property
     def id(self) -> str:
@@ -110,6 +113,7 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
             self.batching.max_batch_size,
             self.replica_timeout_s,
             self.platform_options,
+            self.environment,
             self.restarts,
         )
         return hashlib.sha256(msgspec.json.encode(loaded, order="sorted")).hexdigest()[:16]

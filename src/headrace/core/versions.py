@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.environments import trust_digest
 from headrace.core.models import Artifact, Signature
 
 
@@ -46,6 +47,19 @@ class Draft(msgspec.Struct, frozen=True):
     """Path of the golden requests among the files."""
     reference: str | None = None
     """Path of the reference data among the files."""
+    requirements: str | None = None
+    """Path among the files of what its own environment has; None: it runs in the server's."""
+
+    @property
+    def code_bearing(self) -> bool:
+        """Loading it runs code that its author chose: the artifact's own, or that of packages."""
+        return self.artifact.code_bearing or self.requirements is not None
+
+    @property
+    def trust_digest(self) -> str:
+        """What somebody vouches for who trusts this version."""
+        required = next((file.digest for file in self.files if file.path == self.requirements), None)
+        return trust_digest(self.artifact.digest, required)
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -64,6 +78,8 @@ class Registration(msgspec.Struct, frozen=True):
     signature: Signature | None = None
     golden: str | None = None
     reference: str | None = None
+    requirements: str | None = None
+    """Of its own environment, among the files."""
     git_sha: str | None = None
     metrics: dict[str, float] = {}
     metadata: dict[str, str] = {}

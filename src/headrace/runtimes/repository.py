@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core import errors, names
+from headrace.core.environments import REQUIREMENTS
 from headrace.runtimes import mlmodel, sniff
 from headrace.runtimes.inspect import split_attribute
 
@@ -76,6 +77,8 @@ class Found(msgspec.Struct, frozen=True):
     path: str
     attribute: str | None = None
     served: bool = True
+    requirements: str | None = None
+    """The ``requirements.txt`` that stands beside the model in its folder."""
 
 
 def discover(path: str | Path) -> list[Found]:
@@ -118,15 +121,22 @@ def _model(folder: Path, name: str) -> list[Found]:
     versions = sorted((int(sub.name), sub) for sub in _folders(folder) if _is_version(sub.name))
     if not versions:
         whole = _content(folder)
-        return [Found(_name(name), "1", str(whole))] if whole is not None else []
+        return [Found(_name(name), "1", str(whole), requirements=_required(folder, whole))] if whole is not None else []
     found: list[Found] = []
     for _, sub in versions:
         content = _content(sub)
         if content is None:
             raise errors.InvalidInput(f"{sub} is a version folder without a model: it holds {_listing(sub)}")
-        found.append(Found(_name(name), sub.name, str(content), served=False))
+        required = _required(sub, content)
+        found.append(Found(_name(name), sub.name, str(content), served=False, requirements=required))
     found[-1] = msgspec.structs.replace(found[-1], served=True)
     return found
+
+
+def _required(folder: Path, content: Path) -> str | None:
+    """What stands inside a model folder is its own affair: MLflow writes a requirements.txt into every one."""
+    path = folder / REQUIREMENTS
+    return str(path) if content != folder and path.is_file() else None
 
 
 def _repository(folder: Path) -> list[Found]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
+from pathlib import Path
 from typing import cast
 
 import msgspec
 
 from headrace.core import errors
+from headrace.core.environments import MANIFEST
 from headrace.core.models import Artifact
 from headrace.runtimes.runtime import LoadOptions, Runtime, RuntimeModule
 
@@ -77,8 +80,14 @@ def import_failed(what: str, error: ImportError) -> errors.LoadFailed:
     if isinstance(error, ModuleNotFoundError) and error.name:
         root = error.name.partition(".")[0]
         distribution = DISTRIBUTIONS.get(root, root)
-        return errors.LoadFailed(f"{what} needs {error.name!r}, which is not installed: pip install {distribution}")
+        return errors.LoadFailed(f"{what} needs {error.name!r}, which is not installed: {_advice(distribution)}")
     return errors.LoadFailed(f"{what} cannot be imported: {error}")
+
+
+def _advice(distribution: str) -> str:
+    if (Path(sys.prefix) / MANIFEST).is_file():
+        return f"put {distribution} into the requirements.txt of this version, in a release that has it"
+    return f"pip install {distribution}"
 
 
 def _plugin(name: str) -> RuntimeModule:

@@ -32,7 +32,12 @@ def is_trusted(artifact: Artifact, trust: Sequence[str], typed_path: bool) -> bo
         return True
     if artifact.digest in trust:
         return True
-    real = Path(artifact.path).resolve()
+    return covers(Path(artifact.path), trust)
+
+
+def covers(path: Path, trust: Sequence[str]) -> bool:
+    """True when ``trust`` lists this path or a folder that it is in."""
+    real = path.resolve()
     return any(real.is_relative_to(Path(entry).resolve()) for entry in trust if not entry.startswith("sha256:"))
 
 

@@ -119,9 +119,8 @@ def check_reference(path: Path, name: str) -> None:
         raise errors.InvalidInput(f"{name} is no Parquet file; write one with DataFrame.to_parquet")
 
 
-def packages_of(path: Path) -> dict[str, str]:
-    """Pinned packages of an MLflow folder's ``requirements.txt``."""
-    requirements = path / "requirements.txt"
+def packages_of(requirements: Path) -> dict[str, str]:
+    """Pinned packages of a ``requirements.txt``: a version's own, or an MLflow folder's; none when there is none."""
     if not requirements.is_file():
         return {}
     with requirements.open("rb") as file:

@@ -17,9 +17,11 @@ from headrace.app.controller import Controller
 from headrace.app.settings import DeploymentSettings, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.app.watching import Change
+from headrace.control.observed import ObservedEnvironment
 from headrace.core import errors
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.envelope import Splitter
+from headrace.core.environments import EnvironmentSpec
 from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.models import Artifact, Format, LoadedModel
 from headrace.core.replicas import ReplicaState
@@ -531,3 +533,77 @@ def test_a_change_switches_its_own_deployment_only_also_after_a_restart(make: Ma
     world.load()
     sent += world.reconcile()
     assert [(e.version, e.replaced) for e in told(sent, events.VersionLoaded)] == [("3", "2")]
+
+
+# --- environments of versions ---
+
+ENVIRONMENT = EnvironmentSpec("k" * 64, ("numpy==1.26.4",), ())
+
+
+class Environments:
+    """Takes the controller's wishes and builds nothing."""
+
+    def __init__(self, world: World, python: str = "/envs/kk/bin/python") -> None:
+        self.asked: list[EnvironmentSpec] = []
+        self.kept: list[set[str]] = []
+        self._python = python
+        self.observed = world.controller._observed.environments
+        world.controller._environments = self  # type: ignore[assignment]
+
+    def ensure(self, spec: EnvironmentSpec) -> None:
+        self.asked.append(spec)
+        self.observed[spec.key] = ObservedEnvironment(reason="building its environment")
+
+    def python(self, spec: EnvironmentSpec) -> str:
+        return self._python
+
+    def keep_only(self, keys: set[str]) -> None:
+        self.kept.append(keys)
+
+
+def test_a_version_starts_when_its_environment_is_built(make: Make) -> None:
+    world = make()
+    environments = Environments(world)
+    (plain,) = starts(world.serve(spec("old", environment=ENVIRONMENT), spec("new")))
+    assert (plain.deployments, plain.python) == (("new@1",), None)
+    assert environments.asked == [ENVIRONMENT]
+    route = world.controller.routes().endpoints[1].deployments[0]
+    assert (route.reason, route.failed) == ("building its environment", False)
+    world.ready(plain)
+    world.load()
+    assert told(world.reconcile(), events.Serving) == [], "it is not settled"
+    assert world.controller.deployments_in(ENVIRONMENT.key) == ("old@1",)
+    environments.observed[ENVIRONMENT.key] = ObservedEnvironment(python="/envs/kk/bin/python")
+    (old,) = starts(world.reconcile())
+    assert (old.deployments, old.python) == (("old@1",), "/envs/kk/bin/python")
+    world.reconcile()
+    assert environments.kept[-1] == {ENVIRONMENT.key, "kk"}, "what is wanted, and what a worker runs in"
+
+
+def test_an_environment_that_cannot_be_built_fails_its_deployments_only(make: Make) -> None:
+    world = make()
+    Environments(world)
+    (plain,) = starts(world.serve(spec("old", environment=ENVIRONMENT), spec("new")))
+    world.ready(plain)
+    world.controller.environment_failed(ENVIRONMENT.key, "there is no such package", "uv said so")
+    (failed,) = told(world.reconcile(), events.ModelFailed)
+    assert (failed.endpoint, failed.reason, failed.log_tail) == ("old", "there is no such package", "uv said so")
+    route = world.controller.routes().endpoints[1].deployments[0]
+    assert (route.reason, route.failed) == ("there is no such package", True)
+    world.load()
+    assert told(world.reconcile(), events.Serving) != []
+
+
+def test_other_packages_are_another_version_unless_it_could_not_be_served(make: Make) -> None:
+    world = make()
+    Environments(world)
+    world.serve(spec(environment=ENVIRONMENT))
+    other = EnvironmentSpec("o" * 64, ("numpy==1.26.3",), ())
+    world.specs = [spec(environment=other)]
+    asyncio.run(world.controller._deploy_change(change("m", "1", None)))
+    (failed,) = told(world.sent(), events.ModelFailed)
+    assert "a version that is served does not change" in failed.reason
+    world.controller.environment_failed(ENVIRONMENT.key, "there is no such package", "")
+    asyncio.run(world.controller._deploy_change(change("m", "1", None)))
+    world.reconcile()
+    assert world.controller.deployments_in(other.key) == ("m@1",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,12 @@ def parse(text: str) -> SettingsFile:
 def refusal(text: str) -> str:
     with pytest.raises(errors.HeadraceError) as caught:
         parse(text)
-    return caught.value.message
+    return without_columns(caught.value)
+
+
+def without_columns(error: errors.HeadraceError) -> str:
+    """These tests look at lines; ``test_columns_are_told`` at columns."""
+    return re.sub(r"(line \d+) column \d+", r"\1", error.message)
 
 
 def test_empty_files_say_nothing() -> None:
@@ -242,7 +248,24 @@ def test_what_comes_later_is_unsupported_and_says_so(text: str, part: str) -> No
     with pytest.raises(errors.Unsupported) as caught:
         parse(text)
     assert part in caught.value.message
-    assert caught.value.message.startswith("headrace.yaml line 1: ")
+    assert without_columns(caught.value).startswith("headrace.yaml line 1: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("a: 1\nport: many", "line 1 column 1: unknown key 'a'"),
+        ("host: x\nport:   many", "line 2 column 9: port: expected"),
+        ("endpoints:\n  a: {model: x, replicas: no}", "line 2 column 27: endpoints.a.replicas: expected"),
+        ("logs: {level: info, level: debug}", "line 1 column 21: 'level' is given twice"),
+        ("- port", "line 1 column 1: expected keys"),
+        ("port: [1", "line 1 column 9: not valid YAML"),
+    ],
+)
+def test_columns_are_told(text: str, where: str) -> None:
+    with pytest.raises(errors.BadSettings) as caught:
+        parse(text)
+    assert caught.value.message.startswith(f"headrace.yaml {where}")
 
 
 def test_settings_beside_deployments_are_refused() -> None:

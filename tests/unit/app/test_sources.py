@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,3 +219,89 @@ def test_two_deployments_of_one_version_are_told_apart_in_the_failure(tmp_path: 
         deployment(tmp_path / "no.onnx", "champion"), deployment(tmp_path / "none.onnx", "b", default_version="2")
     )
     assert [f.version for f in missing] == ["1", "2"], "one failure does not hide the other"
+
+
+def required(path: Path, text: str = "numpy==1.26.4\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def judged(*models: ModelSource, trusted: tuple[str, ...] = (), **settings: Any) -> list[DeploymentSpec | Failure]:
+    found, failures = sources.discover(ServeSettings(models=models, **settings))
+    assert failures == []
+    return inspect(found, *trusted)
+
+
+def test_packages_of_a_version_folder_need_trust_and_give_an_environment(tmp_path: Path) -> None:
+    echo(tmp_path / "m" / "1" / "model.onnx")
+    packages = required(tmp_path / "m" / "1" / "requirements.txt")
+    source = ModelSource(str(tmp_path / "m"))
+    (refused,) = judged(source)
+    assert isinstance(refused, Failure)
+    assert refused.reason.startswith(f"{packages} asks for packages, whose code would run beside the model")
+    assert "it would install: numpy==1.26.4" in refused.reason
+    digest = refused.reason.rpartition("--trust ")[2]
+    for trusted in (digest, str(packages), str(tmp_path)):
+        (spec,) = judged(source, trusted=(trusted,))
+        assert isinstance(spec, DeploymentSpec)
+        assert spec.environment is not None
+        assert spec.environment.requirements == ("numpy==1.26.4",)
+        assert spec.environment.needs == ("msgspec>=0.19", "numpy>=1.24")
+        assert not spec.environment.source_builds
+    (other,) = judged(source, trusted=(spec.artifact.digest,))
+    assert isinstance(other, Failure), "the model alone was trusted, not what would run beside it"
+    required(packages, "numpy==1.26.3\n")
+    (changed,) = judged(source, trusted=(digest,))
+    assert isinstance(changed, Failure)
+
+
+def test_who_trusts_both_trusts_the_code_of_the_model(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "pricer.py").write_text(PRICER)
+    required(tmp_path / "m" / "1" / "requirements.txt")
+    source = ModelSource(str(tmp_path / "m"))
+    (refused,) = judged(source)
+    assert isinstance(refused, Failure)
+    (spec,) = judged(source, trusted=(refused.reason.rpartition("--trust ")[2],))
+    assert isinstance(spec, DeploymentSpec)
+    assert spec.platform_options[trust.OPTION] == "yes"
+
+
+def test_a_file_that_the_user_names_is_trusted_by_that(tmp_path: Path) -> None:
+    model = echo(tmp_path / "a.onnx")
+    required(tmp_path / "requirements.txt", "-r what-a-project-has.txt\n")
+    (plain,) = judged(ModelSource(str(model)))
+    assert isinstance(plain, DeploymentSpec)
+    assert plain.environment is None, "what lies beside a file that was named is not its own"
+    named = DeploymentSettings(requirements=str(required(tmp_path / "mine.txt", "six\nnumpy\n")))
+    (spec,) = judged(ModelSource(str(model)), deployment=named, source_builds=True)
+    assert isinstance(spec, DeploymentSpec)
+    assert spec.environment is not None
+    assert (spec.environment.requirements, spec.environment.source_builds) == (("numpy", "six"), True)
+
+
+def test_requirements_that_cannot_be_read_fail_with_their_line(tmp_path: Path) -> None:
+    model = echo(tmp_path / "a.onnx")
+    bad = DeploymentSettings(requirements=str(required(tmp_path / "bad.txt", "six\n-e .\n")))
+    (wrong,) = judged(ModelSource(str(model)), deployment=bad)
+    assert isinstance(wrong, Failure)
+    assert wrong.reason.startswith(f"{tmp_path / 'bad.txt'}, line 2: '-e .' refers to another file")
+    (missing,) = judged(ModelSource(str(model)), deployment=DeploymentSettings(requirements="/nowhere/r.txt"))
+    assert isinstance(missing, Failure)
+    assert missing.reason == "/nowhere/r.txt cannot be read: No such file or directory"
+
+
+def test_a_registered_version_keeps_its_own_packages(tmp_path: Path) -> None:
+    own = required(tmp_path / "versions" / "requirements.txt", "six==1.17.0\n")
+    model = echo(tmp_path / "versions" / "model" / "m.onnx")
+    source = ModelSource(str(model), registered="m@7", requirements=str(own))
+    others = DeploymentSettings(requirements=str(required(tmp_path / "others.txt")))
+    (refused,) = judged(source, deployment=others)
+    assert isinstance(refused, Failure)
+    assert refused.reason.endswith("headrace models trust m@7")
+    digest = next(part for part in refused.reason.split() if part.startswith("sha256:"))
+    (spec,) = judged(source, deployment=others, trusted=(digest,))
+    assert isinstance(spec, DeploymentSpec)
+    assert spec.environment is not None
+    assert spec.environment.requirements == ("six==1.17.0",)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.app import sources, watching
-from headrace.app.settings import ModelSource, ServeSettings
+from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.app.watching import Change, Watcher
 
 
@@ -155,3 +155,18 @@ def test_versions_that_are_no_numbers_count_behind_a_dot(folder: Folder) -> None
         watcher.changes()
         seen += told(watcher.changes())
     assert seen == [("m", "2024-05.1", "2024-05"), ("m", "2024-05.2", "2024-05.1")]
+
+
+def test_packages_of_an_environment_are_watched_too(folder: Folder) -> None:
+    model, packages = folder.write("pricer.py", "one"), folder.write("r.txt", "numpy==1.26.4")
+    settings = DeploymentSettings(requirements=str(packages))
+    watcher = folder.watch(ModelSource(str(model), settings=settings))
+    assert watcher.changes() == []
+    folder.write("r.txt", "numpy==1.26.3")
+    watcher.changes()
+    assert told(watcher.changes()) == [("pricer", "2", "1")]
+    folder.write("m/1/model.onnx", "one")
+    watcher = folder.watch(ModelSource(str(folder.path / "m")))
+    folder.write("m/1/requirements.txt", "numpy==1.26.3")
+    watcher.changes()
+    assert told(watcher.changes()) == [("m", "1", None)]

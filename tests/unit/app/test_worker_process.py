@@ -15,14 +15,17 @@ import pytest
 
 from headrace.app import orders, worker_process
 from headrace.app.worker_process import WorkerProcess
+from headrace.backends.environments import building, specification
+from headrace.backends.environments.folder import EnvironmentsFolder
 from headrace.core.models import Artifact
 from headrace.core.replicas import ReplicaState
 from headrace.replica import messages
 from headrace.replica.spec import ReplicaSpec
-from headrace.runtimes import trust
+from headrace.runtimes import needs, trust
 from headrace.runtimes.runtime import LoadOptions
 from tests import workers
 from tests.fakes import until
+from tests.wheels import offline, wheel, worker_wheels
 from tests.workers import Gateway, answer, call, echo, python_model
 
 
@@ -138,6 +141,40 @@ def test_environment_of_the_order_reaches_the_model(tmp_path: Path) -> None:
         async with supervised(tmp_path, python_model(tmp_path, body)) as seen:
             await seen.state(ReplicaState.READY)
             await until(lambda: "yes" in seen.lines, pause=0.005)
+
+    scenario(test)
+
+
+def test_a_worker_in_an_environment_of_its_own_sees_that_one_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_wheels(tmp_path / "wheels")
+    wheel(tmp_path / "wheels", "tiny", "1.0")
+    folder = EnvironmentsFolder(tmp_path / "environments")
+    wanted = specification.specify(("tiny==1.0",), needs.WORKER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "stray"), os.environ.get("PYTHONPATH", "")]))
+
+    class Deaf:
+        def build_begins(self) -> None: ...
+        def on_line(self, line: str) -> None: ...
+
+    async def test() -> None:
+        environ = offline(tmp_path / "wheels", tmp_path / "cache")
+        provided = await building.provide(folder, wanted, environ, Deaf())
+        body = (
+            "def load(self):\n    import tiny\n"
+            "    print(tiny.VERSION, sys.prefix, os.environ['FROM_ORDER'], os.environ.get('PYTHONPATH'))\n"
+            "def predict(self, x): return x"
+        )
+        async with supervised(tmp_path, python_model(tmp_path, body), python=provided.python) as supervisor:
+            await supervisor.state(ReplicaState.READY)
+            await until(lambda: supervisor.lines)
+            assert supervisor.lines[0] == f"1.0 {folder.path(wanted.key)} yes None"
+            handle = await supervisor.connect()
+            one = call(1, 2)
+            handle.submit([one], 0.0, 1, idempotent=True)
+            assert (await answer(one)).ravel().tolist() == [1, 2]
+            handle.close()
 
     scenario(test)
 

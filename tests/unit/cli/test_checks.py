@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ def test_space(tmp_path: Path) -> None:
     assert checks.check_space("temporary folder", tmp_path).status in (Status.OK, Status.WARNING)
     assert checks.check_space("temporary folder", tmp_path / "absent").status is Status.FAILED
     assert checks.check_space("shared memory", tmp_path / "absent").status is Status.WARNING
+
+
+def test_environments_need_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.check_environments().status is Status.OK
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    missing = checks.check_environments()
+    assert (missing.status, missing.found) == (Status.WARNING, "uv is not installed")
+    assert "pip install 'headrace[environments]'" in missing.fix
 
 
 def test_clock() -> None:
@@ -162,7 +172,7 @@ def test_doctor_prints_and_exits(monkeypatch: pytest.MonkeyPatch, statuses: tupl
 def test_run_checks_covers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "check_runtime", lambda name, limit: Check(f"runtime {name}", Status.OK, ""))
     names = [check.name for check in checks.run_checks(port=0, management_port=0, import_timeout=1)]
-    assert names[:10] == [
+    assert names[:11] == [
         "Python",
         "platform",
         "CPU",
@@ -171,6 +181,7 @@ def test_run_checks_covers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         "temporary folder",
         "shared memory",
         "clock",
+        "environments",
         "inference port",
         "management port",
     ]

@@ -142,6 +142,36 @@ def test_code_needs_trust(run: Run, ask: Callable[..., Any], tmp_path: Path) -> 
     assert again["runnable"] is True
 
 
+def test_requirements_go_with_the_version(run: Run, ask: Callable[..., Any], onnx: Path, tmp_path: Path) -> None:
+    packages = tmp_path / "packages.txt"
+    packages.write_text("numpy==1.26.4\n")
+    beside = onnx.parent / "requirements.txt"
+    beside.write_text("the-whole-project\n")
+    code, text = run("push", "fraud", onnx)
+    assert code == 0
+    assert f"{beside} is not part of it; --requirements would give it an environment" in text
+    (pushed,) = ask("push", "fraud", onnx, "--requirements", packages)
+    assert pushed["runnable"] is False
+    assert pushed["version"]["requirements"] == "requirements.txt"
+    assert pushed["version"]["provenance"]["packages"] == {"numpy": "1.26.4"}
+    assert "not trusted: it will not be loaded" in run("show", "fraud@2")[1]
+    assert "runs in   an environment of its own" in run("show", "fraud@2")[1]
+    assert ask("trust", "fraud@2")["trust"]["digest"] != pushed["version"]["artifact"]["digest"]
+    assert "its packages too" in run("show", "fraud@2")[1]
+    run("pull", "fraud@2", tmp_path / "pulled")
+    assert (tmp_path / "pulled" / "requirements.txt").read_text() == "numpy==1.26.4\n"
+    (tmp_path / "repo" / "m" / "3").mkdir(parents=True)
+    shutil.copy(onnx, tmp_path / "repo" / "m" / "3" / "model.onnx")
+    shutil.copy(packages, tmp_path / "repo" / "m" / "3" / "requirements.txt")
+    (imported,) = ask("push", tmp_path / "repo", "--trust")
+    assert (imported["version"]["ref"], imported["runnable"]) == ("m@3", True)
+    assert imported["version"]["requirements"] == "requirements.txt"
+    packages.write_text("numpy\n-r other.txt\n")
+    code, text = run("push", "fraud", onnx, "--requirements", packages)
+    assert code == 2
+    assert f"{packages}, line 2: '-r other.txt' refers to another file" in text
+
+
 def test_a_repository_keeps_its_numbers(run: Run, ask: Callable[..., Any], onnx: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     for place in ("fraud/3", "fraud/7", "churn/1"):

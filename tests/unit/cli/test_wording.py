@@ -24,6 +24,21 @@ EVENTS: list[tuple[events.Event, str]] = [
     ),
     (events.ModelFailed("fraud", "2", "no weights"), "fraud version 2 failed: no weights"),
     (events.ModelFailed("fraud", "", "not a model"), "fraud failed: not a model"),
+    (
+        events.EnvironmentBuilding("abc", ("fraud@7", "churn@1"), ("numpy==1.26.4", "scikit-learn==1.4.2")),
+        "fraud@7 and churn@1: building environment abc with numpy==1.26.4, scikit-learn==1.4.2",
+    ),
+    (
+        events.EnvironmentBuilding("abc", ("fraud@7",), tuple("abcdef")),
+        "fraud@7: building environment abc with a, b, c, d, e, …",
+    ),
+    (
+        events.EnvironmentProgress("abc", ("fraud@7",), "building its environment (7 packages resolved)"),
+        "fraud@7: building its environment (7 packages resolved)",
+    ),
+    (events.EnvironmentDone("abc", ("fraud@7",), "built", 12.34), "fraud@7: environment abc built after 12.3 s"),
+    (events.EnvironmentDone("abc", ("fraud@7",), "reused", 0.01), "fraud@7: environment abc reused"),
+    (events.EnvironmentDone("abc", ("fraud@7",), "failed", 1.0), "fraud@7: environment abc failed after 1.0 s"),
     (events.Serving("u", "m", (), 1, 0.5), "serving 0 endpoints after 0.50 s"),
     (events.ReplicaRestarted("fraud@1#2", "out of memory"), "replica fraud@1#2 restarts: out of memory"),
     (events.VersionLoaded("fraud", "3", "2"), "fraud: version 3 took over from 2"),

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 
 from headrace.control import plan as planning
-from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
-from headrace.control.plan import DrainWorker, StartWorker, StopWorker, backoff, pack, plan
+from headrace.control.observed import Desired, Observed, ObservedEnvironment, ObservedReplica, ObservedWorker
+from headrace.control.plan import DrainWorker, ProvideEnvironment, StartWorker, StopWorker, backoff, pack, plan
 from headrace.core.endpoints import DeploymentSpec, Isolation, ResourceSettings
+from headrace.core.environments import EnvironmentSpec
 from headrace.core.models import Artifact, Format
 from headrace.core.replicas import ReplicaState
 
@@ -122,6 +123,39 @@ def test_failed_replica_in_a_pack_does_not_take_the_others_along() -> None:
     seen = observed(packed)
     seen.restarts_of("a@1").load_failure = "broken"
     assert plan(desired(a, b), seen, NOTHING, 0.0) == []
+
+
+ENVIRONMENT = EnvironmentSpec("k", ("numpy==1.26.4",), ())
+
+
+def test_replicas_wait_for_their_environment_and_others_do_not() -> None:
+    old, twin, new = spec("old", environment=ENVIRONMENT), spec("twin", environment=ENVIRONMENT), spec("new")
+    world = observed()
+    assert plan(desired(old, twin, new), world, NOTHING, 0.0) == [ProvideEnvironment(ENVIRONMENT), StartWorker((new,))]
+    world.environments["k"] = ObservedEnvironment(reason="building")
+    assert plan(desired(old, new), world, NOTHING, 0.0) == [StartWorker((new,))]
+    world.environments["k"] = ObservedEnvironment(python="/k/bin/python")
+    assert plan(desired(old, twin), world, NOTHING, 0.0) == [StartWorker((old,)), StartWorker((twin,))]
+
+
+def test_an_environment_in_use_is_asked_for_after_a_restart_of_the_controller() -> None:
+    old = spec(environment=ENVIRONMENT)
+    assert plan(desired(old), observed(worker(old)), NOTHING, 0.0) == [ProvideEnvironment(ENVIRONMENT)]
+
+
+def test_an_environment_that_cannot_be_built_is_not_tried_again() -> None:
+    old = spec(environment=ENVIRONMENT)
+    world = observed()
+    world.restarts_of(old.id).load_failure = "there is no such package"
+    assert plan(desired(old), world, NOTHING, 0.0) == []
+
+
+def test_packs_share_one_environment() -> None:
+    def packed(name: str, **fields: Any) -> DeploymentSpec:
+        return spec(name, isolation=Isolation.PACKED, **fields)
+
+    here, there, alone = packed("a", environment=ENVIRONMENT), packed("b", environment=ENVIRONMENT), packed("c")
+    assert pack([here, there, alone]) == [(here, there), (alone,)]
 
 
 def test_planning_changes_nothing() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from headrace.control import publish
-from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
+from headrace.control.observed import Desired, Observed, ObservedEnvironment, ObservedReplica, ObservedWorker
 from headrace.core import errors
 from headrace.core.endpoints import BatchingSettings, DeploymentSpec
+from headrace.core.environments import EnvironmentSpec
 from headrace.core.models import Artifact, Format, LoadedModel, SlotKind, Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute
@@ -94,6 +95,17 @@ def test_reasons() -> None:
     assert (only(desired, observed).reason, only(desired, observed).failed) == ("still trying", False)
     observed.restarts_of(one.id).load_failure = "no such file"
     assert (only(desired, observed).reason, only(desired, observed).failed) == ("no such file", True)
+
+
+def test_an_environment_that_is_being_built_is_the_reason() -> None:
+    old = spec(environment=EnvironmentSpec("k", ("numpy",), ()))
+    observed = Observed(
+        environments={"k": ObservedEnvironment(reason="building its environment (7 packages resolved)")}
+    )
+    route = only(Desired({old.id: old}), observed)
+    assert (route.reason, route.failed, route.ready) == ("building its environment (7 packages resolved)", False, False)
+    observed.environments["k"] = ObservedEnvironment(python="/k/bin/python")
+    assert only(Desired({old.id: old}), observed).reason == ""
 
 
 def test_stricter_word_on_idempotence_holds() -> None:

@@ -159,6 +159,26 @@ def test_trust_is_given_by_digest(registry: Registry, clock: Clock) -> None:
     assert registry.trust_in(harmless) is None, "there is no code to vouch for"
 
 
+def test_packages_are_trusted_with_the_model_and_not_with_another(registry: Registry) -> None:
+    """The same artifact with other packages beside it runs other code."""
+
+    def with_packages(digest: str) -> Draft:
+        plain = draft()
+        files = (*plain.files, StoredFile("requirements.txt", f"sha256:{digest}", 3))
+        return msgspec.structs.replace(plain, files=files, requirements="requirements.txt")
+
+    assert draft().trust_digest == draft().artifact.digest
+    assert not draft().code_bearing
+    assert with_packages("11").code_bearing
+    plain = registry.register(draft())
+    trusted = registry.register(with_packages("11"), trusted=True)
+    other = registry.register(with_packages("22"))
+    assert registry.trust_in(trusted) is not None
+    assert registry.trust_in(other) is None
+    assert registry.trust_in(plain) is None
+    assert registry.resolve("fraud@2").draft == with_packages("11")
+
+
 def test_a_refused_alias_registers_no_version(registry: Registry) -> None:
     with pytest.raises(errors.BadSettings):
         registry.register(draft(), alias="1")

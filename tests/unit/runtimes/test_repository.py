@@ -133,3 +133,16 @@ def test_versions_may_be_links(tree: Path) -> None:
     (tree / "live").mkdir()
     (tree / "live" / "4").symlink_to(tree / "store")
     assert _short(discover(tree / "live"), tree) == [("live", "4", "live/4/model.onnx", True)]
+
+
+def test_requirements_beside_a_model_in_its_folder_are_its_own(tree: Path) -> None:
+    inside = ["m/1/model.onnx", "m/1/requirements.txt", "m/2/model.onnx", "flow/MLmodel", "flow/requirements.txt"]
+    _make(tree, [*inside, "requirements.txt", "m/requirements.txt"])
+    found = {(f.name, f.version): f.requirements for f in discover(tree)}
+    assert found == {
+        ("m", "1"): str(tree / "m" / "1" / "requirements.txt"),
+        ("m", "2"): None,
+        ("flow", "1"): None,  # MLflow writes one into every model
+    }
+    assert discover(tree / "m" / "1")[0].requirements == str(tree / "m" / "1" / "requirements.txt")
+    assert discover(tree / "m" / "1" / "model.onnx")[0].requirements is None, "that file was named, nothing beside it"

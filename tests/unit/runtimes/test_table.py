@@ -6,6 +6,7 @@ import importlib.metadata
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,17 @@ def test_a_missing_framework_gives_the_command(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "xgboost", None)
     monkeypatch.delitem(sys.modules, "headrace.runtimes.xgboost", raising=False)
     with pytest.raises(errors.LoadFailed, match=r"xgboost runtime needs 'xgboost'.*: pip install xgboost-cpu"):
+        table.find("xgboost")
+
+
+def test_in_an_environment_of_its_own_a_version_must_ask_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    monkeypatch.delitem(sys.modules, "headrace.runtimes.xgboost", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    (tmp_path / "environment.json").touch()
+    with pytest.raises(errors.LoadFailed, match=r"not installed: put xgboost-cpu into the requirements.txt of this"):
         table.find("xgboost")
 
 
