@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
-from headrace.api.conditions import Expected, answer, seen
+from headrace.api.conditions import MADE, TAGGED, Expected, answer, seen
 from headrace.api.idempotency import Key, Requests
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
@@ -44,7 +44,7 @@ def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
         status_code=201,
         summary="Register a version",
         response_model=Version,
-        responses=problems.described(400, 404, 409, 413, 415, 422, 501, 503),
+        responses=MADE | problems.described(400, 404, 409, 413, 415, 422, 501, 503),
     )
     def register(request: Request, model: ModelName, wanted: RegisterVersion, who: Who, key: Key = None) -> Response:
         """The files must be stored already (`PUT /api/v1/artifacts/{digest}`). The server reads and inspects them in a
@@ -64,7 +64,9 @@ def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
                 once.keep(transaction, made)
             return made
 
-    @routes.get("/{choice}", summary="One version", response_model=Version, responses=problems.described(400, 404, 422))
+    @routes.get(
+        "/{choice}", summary="One version", response_model=Version, responses=TAGGED | problems.described(400, 404, 422)
+    )
     def one_version(request: Request, model: ModelName, choice: Choice) -> Response:
         version = owned(access).registry.resolve(f"{model}@{choice}")
         with owned(access).registry.reading() as transaction:

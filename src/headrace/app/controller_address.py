@@ -88,6 +88,10 @@ def _read(directory: Path) -> Address | None:
         return msgspec.json.decode(content, type=Address)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise errors.StoreFailed(
+            f"{directory} is another user's, whose controller may own it; name its management port: --server URL"
+        ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise errors.StoreFailed(f"{directory / FILE} cannot be read: {error}; remove it") from error
 
