@@ -15,6 +15,7 @@ from headrace.api import (
     changes,
     collection,
     deployments,
+    endpoint_changes,
     endpoints,
     events,
     health,
@@ -29,7 +30,7 @@ from headrace.api import (
 from headrace.api.hosts import HostCheck
 from headrace.api.idempotency import Requests
 from headrace.api.long_work import LongWork
-from headrace.api.ports import ControllerView, RegistryAccess
+from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
 from headrace.api.request_checks import RequestChecks
 from headrace.core import release
 
@@ -50,6 +51,7 @@ def create_app(
     metrics_directory: Path,
     allowed_hosts: Collection[str] = (),
     workers: Callable[[], Mapping[str, int]] | None = None,
+    commands: EndpointCommands | None = None,
     registry: RegistryAccess | None = None,
 ) -> FastAPI:
     """The management application.
@@ -59,6 +61,7 @@ def create_app(
                         bound to, and what the operator allows (``api/hosts.py``)
     workers             name -> pid of further processes whose memory and CPU time belong in the metrics; called in
                         another thread
+    commands            what can be done to endpoints; None: they are only read
     registry            None: this server owns none, and the routes of the registry say so
     """
     app = FastAPI(
@@ -79,6 +82,8 @@ def create_app(
     api = APIRouter(prefix="/api/v1")
     for noun in (endpoints, deployments, replicas, events):
         api.include_router(noun.router(view))
+    if commands is not None:
+        api.include_router(endpoint_changes.router(commands))
     requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from headrace.control.endpoint_changes import EndpointChange
 from headrace.control.registry import Registry
+from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.load import LoadReport
 from headrace.core.routes import RouteTable
 from headrace.core.versions import Draft, Registration, Version
@@ -37,6 +39,31 @@ class ControllerView(Protocol):
     def ready(self) -> bool:
         """Every endpoint can answer."""
         ...
+
+
+class EndpointCommands(Protocol):
+    """What can be done to endpoints. Called on the event loop; ``who`` is for the history, ``generation`` the one that
+    the caller has seen. Changes raise Conflict, PreconditionFailed, UnknownModel, BadSettings, StoreFailed."""
+
+    async def plan(self, text: str, path: str) -> tuple[EndpointChange, ...]: ...
+    async def apply(self, text: str, path: str, *, who: str, take_over: bool) -> tuple[EndpointChange, ...]: ...
+    def export(self) -> str: ...
+    def wanted(self, endpoint: str) -> EndpointRecord: ...
+    async def set_traffic(
+        self, endpoint: str, weights: Mapping[str, float], *, who: str, take_over: bool, generation: int | None
+    ) -> EndpointRecord: ...
+    async def scale(
+        self, endpoint: str, deployment: str | None, replicas: int, *, who: str, generation: int | None
+    ) -> EndpointRecord: ...
+    async def restart(
+        self, endpoint: str, deployment: str | None, *, who: str, generation: int | None
+    ) -> EndpointRecord: ...
+    async def drain(
+        self, endpoint: str, deployment: str, *, who: str, take_over: bool, generation: int | None
+    ) -> EndpointRecord: ...
+    async def pause(self, endpoint: str, why: str, *, who: str, generation: int | None) -> EndpointRecord: ...
+    async def resume(self, endpoint: str, *, who: str, generation: int | None) -> EndpointRecord: ...
+    async def delete(self, endpoint: str, *, who: str, take_over: bool, generation: int | None) -> None: ...
 
 
 class Upload(Protocol):

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from headrace.app import registering, stored_versions
 from headrace.app.registry_state import RegistryState
 from headrace.control.registry import Registry
+from headrace.core import errors
 from headrace.core.versions import Draft, Registration, Version
 from headrace.store.artifacts import Artifacts
 from headrace.store.uploads import Upload, Uploads
@@ -66,3 +67,39 @@ class OwnedRegistry:
         with self.changing(who) as registry:
             done = stored_versions.collect(self._state, registry, grace_s, dry_run=dry_run)
         return done.blobs, done.size
+
+
+class KeptRegistry:
+    """The registry of a state that is opened a moment after the API, and that may go out of reach for a while."""
+
+    def __init__(self, state: Callable[[], RegistryState | None]) -> None:
+        self._state = state
+        self._last: tuple[RegistryState, OwnedRegistry] | None = None
+
+    def _now(self) -> OwnedRegistry:
+        state = self._state()
+        if state is None:
+            raise errors.StateInUse("the state cannot be reached now; what is served goes on, try again")
+        if self._last is None or self._last[0] is not state:
+            self._last = state, OwnedRegistry(state)
+        return self._last[1]
+
+    @property
+    def registry(self) -> Registry:
+        return self._now().registry
+
+    @property
+    def files(self) -> StoredFiles:
+        return self._now().files
+
+    def changing(self, who: str) -> AbstractContextManager[Registry]:
+        return self._now().changing(who)
+
+    def inspected(self, model: str, wanted: Registration, who: str) -> Draft:
+        return self._now().inspected(model, wanted, who)
+
+    def verified(self, version: Version) -> tuple[str, ...]:
+        return self._now().verified(version)
+
+    def collect(self, grace_s: float, who: str, *, dry_run: bool) -> tuple[int, int]:
+        return self._now().collect(grace_s, who, dry_run=dry_run)

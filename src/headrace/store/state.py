@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from headrace.store.answers import Answers
 from headrace.store.database import Database
+from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
 from headrace.store.models import Models
 from headrace.store.trust import Trust
@@ -21,6 +22,7 @@ class Transaction:
         self.models = Models(connection)
         self.trust = Trust(connection)
         self.events = Events(connection)
+        self.endpoints = Endpoints(connection)
         self.answers = Answers(connection)
 
 
