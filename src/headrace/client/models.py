@@ -84,9 +84,12 @@ class Models:
         """Store files, given by their path in the version, and make a version of them."""
         return self._run(self._async.register(model, wanted, sources, progress))
 
-    def alias(self, model: str, alias: str, version: str | int, *, why: str = "") -> int:
-        """Point an alias at a version (or where another alias points), and give its number. Raises UnknownModel."""
-        return self._run(self._async.alias(model, alias, version, why=why))
+    def alias(self, model: str, alias: str, version: str | int, *, why: str = "", expected: int | None = None) -> int:
+        """Point an alias at a version (or where another alias points), and give its number.
+
+        ``expected``: the number that it must point to until then. Raises UnknownModel, PreconditionFailed when it
+        points elsewhere."""
+        return self._run(self._async.alias(model, alias, version, why=why, expected=expected))
 
     def remove_alias(self, model: str, alias: str, *, why: str = "") -> None:
         """Raises UnknownModel when there is no such model or alias."""
