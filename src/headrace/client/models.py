@@ -67,14 +67,26 @@ class Models:
         *,
         metadata: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        golden: str | Path | None = None,
+        reference: str | Path | None = None,
         trust: bool = False,
         alias: str = "",
         progress: Progress = _ignore,
     ) -> builtins.list[VersionView]:
-        """Store the model, or the repository of models, at a path as new versions. ``trust``: you vouch for the code
-        that it brings along. Raises InvalidInput, Unsupported for what is no model."""
+        """Store the model, or the repository of models, at a path as new versions.
+
+        ``golden``: requests with known answers (JSON lines); ``reference``: training data to compare with (Parquet);
+        ``trust``: you vouch for the code that it brings. Raises InvalidInput, Unsupported for what is no model."""
         pushed = self._async.push(
-            source, model, metadata=metadata, metrics=metrics, trust=trust, alias=alias, progress=progress
+            source,
+            model,
+            metadata=metadata,
+            metrics=metrics,
+            golden=golden,
+            reference=reference,
+            trust=trust,
+            alias=alias,
+            progress=progress,
         )
         return self._run(pushed)
 

@@ -123,16 +123,22 @@ class AsyncModels:
         *,
         metadata: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        golden: str | Path | None = None,
+        reference: str | Path | None = None,
         trust: bool = False,
         alias: str = "",
         progress: Progress = lambda *_: None,
     ) -> builtins.list[VersionView]:
-        """Store the model, or the repository of models, at a path as new versions. ``trust``: you vouch for the code
-        that it brings along. Raises InvalidInput, Unsupported for what is no model."""
+        """Store the model, or the repository of models, at a path as new versions.
+
+        ``golden``: requests with known answers (JSON lines); ``reference``: training data to compare with (Parquet);
+        ``trust``: you vouch for the code that it brings. Raises InvalidInput, Unsupported for what is no model."""
         from headrace.client.pushing import find
 
         known = Registration("", (), metadata=dict(metadata or {}), metrics=dict(metrics or {}), trusted=trust)
-        found = await asyncio.to_thread(find, str(source), model, msgspec.structs.replace(known, alias=alias))
+        known = msgspec.structs.replace(known, alias=alias)
+        beside = [None if path is None else Path(path) for path in (golden, reference)]
+        found = await asyncio.to_thread(find, str(source), model, known, *beside)
         return [await self.register(entry.model, entry.registration, entry.sources, progress) for entry in found]
 
     async def register(

@@ -133,3 +133,18 @@ def test_an_alias_is_moved_from_where_it_is_expected(client: headrace.Client, tm
     with pytest.raises(errors.PreconditionFailed, match="m@a is not m@1 but 2"):
         client.models.alias("m", "a", 3, expected=1)
     assert client.models.aliases("m") == {"a": 2}
+
+
+def test_what_accompanies_a_model_is_kept_with_it(client: headrace.Client, tmp_path: Path) -> None:
+    path, golden, reference = tmp_path / "m.echo", tmp_path / "g", tmp_path / "r"
+    path.write_text("headrace-echo 1\n")
+    golden.write_text('{"inputs": []}\n')
+    reference.write_bytes(b"PAR1 rows PAR1")
+    [pushed] = client.models.push(path, "m", golden=golden, reference=str(reference))
+    draft = pushed.version.draft
+    assert (draft.golden, draft.reference) == ("golden.jsonl", "reference.parquet")
+    folder = client.models.pull("m", tmp_path / "copy")
+    assert (folder / "golden.jsonl").read_text() == golden.read_text()
+    golden.write_text("no json")
+    with pytest.raises(errors.InvalidInput, match="line 1"):
+        client.models.push(path, "m", golden=golden)
