@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import os
 import random
 import signal
 import socket
@@ -20,7 +22,7 @@ import headrace
 from headrace.core import errors
 from tests import models, postgres, registry_server
 from tests.acceptance import saboteurs
-from tests.serving import eventually
+from tests.serving import eventually, served
 
 CONTENT = b"headrace-echo 1\n" + random.Random(3).randbytes(30_000_000)
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -190,3 +192,23 @@ def test_many_clients_push_at_once(server: registry_server.RegistryServer, tmp_p
             return await asyncio.gather(*(client.models.push(path, "m") for _ in range(4)))
 
     assert sorted(pushed.version.number for [pushed] in asyncio.run(main())) == [1, 2, 3, 4]
+
+
+def test_commands_while_a_server_owns_the_state(tmp_path: Path) -> None:
+    """``headrace serve`` and the commands beside it, also after its controller was killed."""
+    state = tmp_path / "state"
+    path = models.build("onnx", tmp_path)
+    with served(path, "--state", state, directory=tmp_path / "run") as server:
+        address = json.loads((state / "controller.json").read_text())
+        assert address["url"] == server.management_url
+        pushed = command("push", "fraud", path, "--alias", "champion", "--state", state, "--json")
+        assert pushed.returncode == 0, pushed.stdout
+        assert json.loads(pushed.stdout)[0]["version"]["ref"] == "fraud@1"
+        os.kill(address["pid"], signal.SIGKILL)
+        eventually(lambda: json.loads((state / "controller.json").read_text())["pid"] != address["pid"])
+        moved = command("push", "fraud", path, "--state", state, "--json")
+        assert json.loads(moved.stdout)[0]["version"]["ref"] == "fraud@2", moved.stdout
+        assert server.stop() == 0
+    assert not (state / "controller.json").exists()
+    listed = json.loads(command("list", "--state", state, "--json").stdout)
+    assert listed == [{"name": "fraud", "versions": 2, "newest": 2, "aliases": {"champion": 1}}]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from headrace.api import problems
-from headrace.api.conditions import Expected, answer, seen
+from headrace.api.conditions import TAGGED, Expected, answer, seen
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import AliasName, ModelName, Who, Why, alias_of, owned
@@ -32,7 +32,7 @@ def router(access: RegistryAccess | None) -> APIRouter:
         "/aliases/{alias}",
         summary="Where an alias points to",
         response_model=Alias,
-        responses=problems.described(400, 404, 422),
+        responses=TAGGED | problems.described(400, 404, 422),
     )
     def one_alias(request: Request, model: ModelName, alias: AliasName) -> Response:
         with owned(access).registry.reading() as transaction:
@@ -46,7 +46,7 @@ def router(access: RegistryAccess | None) -> APIRouter:
         "/aliases/{alias}",
         summary="Point an alias at a version",
         response_model=Alias,
-        responses=problems.described(400, 404, 412, 413, 422, 428, 503),
+        responses=TAGGED | problems.described(400, 404, 412, 413, 422, 428, 503),
     )
     def move_alias(model: ModelName, alias: AliasName, wanted: MoveAlias, who: Who, expected: Expected) -> Response:
         """Send the alias's ETag in `If-Match`, or `If-None-Match: *` for a new one: of two who move it at the same

@@ -29,6 +29,7 @@ from headrace.api import (
 )
 from headrace.api.hosts import HostCheck
 from headrace.api.idempotency import Requests
+from headrace.api.long_work import LongWork
 from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
 from headrace.api.request_checks import RequestChecks
 from headrace.core import release
@@ -83,12 +84,12 @@ def create_app(
         api.include_router(noun.router(view))
     if commands is not None:
         api.include_router(endpoint_changes.router(commands))
-    requests = Requests()
+    requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))
-    api.include_router(versions.router(registry, requests))
+    api.include_router(versions.router(registry, requests, long_work))
     for noun_of_registry in (aliases, models, artifacts, changes):
         api.include_router(noun_of_registry.router(registry))
-    api.include_router(collection.router(registry, requests))
+    api.include_router(collection.router(registry, requests, long_work))
     app.include_router(api)
     return app

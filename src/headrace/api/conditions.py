@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from headrace.core import errors
+
+_TAG = {"description": "Names this state of the resource, for If-Match.", "schema": {"type": "string"}}
+TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": {"ETag": _TAG}}}
+"""The ``responses`` of a route that answers with a single resource, for the OpenAPI document."""
+MADE: dict[int | str, dict[str, Any]] = {
+    201: {
+        "headers": {
+            "ETag": _TAG,
+            "Location": {"description": "Path of what was made.", "schema": {"type": "string"}},
+            "Idempotency-Replayed": {
+                "description": "`true`: this was answered before; nothing was done now.",
+                "schema": {"type": "string"},
+            },
+        }
+    }
+}
 
 
 def etag_of(document: BaseModel) -> str:

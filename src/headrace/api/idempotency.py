@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import Header
+import msgspec
+from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from headrace.api.caller import caller
 from headrace.api.ports import RegistryAccess
 from headrace.control.registry_ports import Transaction
 from headrace.core import errors
@@ -36,6 +38,21 @@ Key = Annotated[
         " the same answer and is not done again; another request under it is refused.",
     ),
 ]
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """Who sent a request, where to, and under which key."""
+
+    who: str
+    path: str
+    key: str | None
+
+
+def _sender(request: Request, who: Annotated[str, Depends(caller)], key: Key = None) -> Sender:
+    return Sender(who, request.url.path, key)
+
+
+Sent = Annotated[Sender, Depends(_sender)]
 
 
 class Once:
@@ -63,26 +80,26 @@ class Requests:
         self._under_way: set[str] = set()
 
     @contextmanager
-    def once(
-        self, access: RegistryAccess, key: str | None, who: str, path: str, body: BaseModel | None
-    ) -> Iterator[Once]:
+    def once(self, access: RegistryAccess, sent: Sender, body: BaseModel | None) -> Iterator[Once]:
         """Raises KeyReused when another request had this key, StateInUse while the first one is under way."""
         content = b"" if body is None else body.model_dump_json().encode()
-        fingerprint = hashlib.sha256(path.encode() + b"\n" + content).hexdigest()
-        if key is None:
+        fingerprint = hashlib.sha256(sent.path.encode() + b"\n" + content).hexdigest()
+        if sent.key is None:
             yield Once(None, fingerprint, None)
             return
-        own = f"{who}\n{key}"
+        own = f"{sent.who}\n{sent.key}"
         with self._lock:
             if own in self._under_way:
-                raise errors.StateInUse(f"the first request with the idempotency key {key!r} is still being worked on")
+                raise errors.StateInUse(
+                    f"the first request with the idempotency key {sent.key!r} is still being worked on"
+                )
             self._under_way.add(own)
         try:
             with access.registry.reading() as transaction:
                 earlier = transaction.answers.of(own, time.time())
             if earlier is not None and earlier.fingerprint != fingerprint:
                 raise errors.KeyReused(
-                    f"idempotency key {key!r} was used for another request; a new request needs a new key"
+                    f"idempotency key {sent.key!r} was used for another request; a new request needs a new key"
                 )
             yield Once(own, fingerprint, earlier)
         finally:

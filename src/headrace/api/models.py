@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
-from headrace.api.conditions import Expected, answer, seen
+from headrace.api.conditions import TAGGED, Expected, answer, seen
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import ModelName, Who, Why, owned, version_of
@@ -36,7 +36,7 @@ def router(access: RegistryAccess | None) -> APIRouter:
         "/{model:path}",
         summary="One model",
         response_model=Model,
-        responses=problems.described(400, 404, 422),
+        responses=TAGGED | problems.described(400, 404, 422),
     )
     def one_model(request: Request, model: ModelName) -> Response:
         return seen(request, _document(owned(access).registry, model))

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
-from headrace.api.conditions import Expected, answer, seen
+from headrace.api.conditions import TAGGED, Expected, answer, seen
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import Choice, ModelName, Who, Why, owned
 from headrace.api.registry_schema import Trust
@@ -18,14 +18,19 @@ from headrace.core.versions import Version
 def router(access: RegistryAccess | None) -> APIRouter:
     routes = APIRouter(prefix="/models/{model:path}/versions/{choice}/trust", tags=["trust"])
 
-    @routes.get("", summary="Who trusts a version", response_model=Trust, responses=problems.described(400, 404, 422))
+    @routes.get(
+        "", summary="Who trusts a version", response_model=Trust, responses=TAGGED | problems.described(400, 404, 422)
+    )
     def trust(request: Request, model: ModelName, choice: Choice) -> Response:
         registry = owned(access).registry
         version = registry.resolve(f"{model}@{choice}")
         return seen(request, _required(registry, version))
 
     @routes.put(
-        "", summary="Trust a version", response_model=Trust, responses=problems.described(400, 404, 412, 422, 503)
+        "",
+        summary="Trust a version",
+        response_model=Trust,
+        responses=TAGGED | problems.described(400, 404, 412, 422, 503),
     )
     def grant(model: ModelName, choice: Choice, who: Who, expected: Expected) -> Response:
         """Its code may be loaded from now on, here and wherever the same content is registered. The first who vouched

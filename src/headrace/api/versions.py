@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
-from headrace.api.conditions import Expected, answer, seen
-from headrace.api.idempotency import Key, Requests
+from headrace.api.conditions import MADE, TAGGED, Expected, answer, seen
+from headrace.api.idempotency import Requests, Sender, Sent
+from headrace.api.long_work import LongWork
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry import Choice, ModelName, Who, Why, described, owned, version_of
@@ -19,7 +20,7 @@ from headrace.core import names
 _CURSOR = "versions"
 
 
-def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
+def router(access: RegistryAccess | None, requests: Requests, long_work: LongWork) -> APIRouter:
     routes = APIRouter(prefix="/models/{model:path}/versions", tags=["versions"])
 
     @routes.get(
@@ -44,27 +45,19 @@ def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
         status_code=201,
         summary="Register a version",
         response_model=Version,
-        responses=problems.described(400, 404, 409, 413, 415, 422, 501, 503),
+        responses=MADE | problems.described(400, 404, 409, 413, 415, 422, 501, 503),
     )
-    def register(request: Request, model: ModelName, wanted: RegisterVersion, who: Who, key: Key = None) -> Response:
+    async def register(model: ModelName, wanted: RegisterVersion, sent: Sent) -> Response:
         """The files must be stored already (`PUT /api/v1/artifacts/{digest}`). The server reads and inspects them in a
         process of its own: format, digest and whether they bear code are its findings, not the client's."""
         own = owned(access)
         if wanted.alias:
             names.check_alias(wanted.alias)
-        with requests.once(own, key, who, request.url.path, wanted) as once:
-            if once.earlier is not None:
-                return once.earlier
-            asked = wanted.registration()
-            draft = own.inspected(model, asked, who)
-            with own.changing(who) as registry, registry.together() as (joined, transaction):
-                version = joined.register(draft, number=asked.number, trusted=asked.trusted, alias=asked.alias)
-                location = f"/api/v1/models/{quote(model)}/versions/{version.number}"
-                made = answer(version_of(transaction, version), 201, {"Location": location})
-                once.keep(transaction, made)
-            return made
+        return await long_work.run(lambda: _registered(own, requests, sent, model, wanted))
 
-    @routes.get("/{choice}", summary="One version", response_model=Version, responses=problems.described(400, 404, 422))
+    @routes.get(
+        "/{choice}", summary="One version", response_model=Version, responses=TAGGED | problems.described(400, 404, 422)
+    )
     def one_version(request: Request, model: ModelName, choice: Choice) -> Response:
         version = owned(access).registry.resolve(f"{model}@{choice}")
         with owned(access).registry.reading() as transaction:
@@ -93,18 +86,36 @@ def router(access: RegistryAccess | None, requests: Requests) -> APIRouter:
         response_model=Verdict,
         responses=problems.described(400, 404, 422, 503),
     )
-    def verify(request: Request, model: ModelName, choice: Choice, who: Who, key: Key = None) -> Response:
+    async def verify(model: ModelName, choice: Choice, sent: Sent) -> Response:
         """Takes as long as reading the files does."""
         own = owned(access)
-        with requests.once(own, key, who, request.url.path, None) as once:
-            if once.earlier is not None:
-                return once.earlier
-            version = own.registry.resolve(f"{model}@{choice}")
-            problems_found = own.verified(version)
-            found = answer(Verdict(version=version.ref, ok=not problems_found, problems=list(problems_found)))
-            if key is not None:
-                with own.changing(who) as registry, registry.together() as (_, transaction):
-                    once.keep(transaction, found)
-            return found
+        return await long_work.run(lambda: _verified(own, requests, sent, f"{model}@{choice}"))
 
     return routes
+
+
+def _registered(own: RegistryAccess, requests: Requests, sent: Sender, model: str, wanted: RegisterVersion) -> Response:
+    with requests.once(own, sent, wanted) as once:
+        if once.earlier is not None:
+            return once.earlier
+        asked = wanted.registration()
+        draft = own.inspected(model, asked, sent.who)
+        with own.changing(sent.who) as registry, registry.together() as (joined, transaction):
+            version = joined.register(draft, number=asked.number, trusted=asked.trusted, alias=asked.alias)
+            location = f"/api/v1/models/{quote(model)}/versions/{version.number}"
+            made = answer(version_of(transaction, version), 201, {"Location": location})
+            once.keep(transaction, made)
+        return made
+
+
+def _verified(own: RegistryAccess, requests: Requests, sent: Sender, reference: str) -> Response:
+    with requests.once(own, sent, None) as once:
+        if once.earlier is not None:
+            return once.earlier
+        version = own.registry.resolve(reference)
+        wrong = own.verified(version)
+        found = answer(Verdict(version=version.ref, ok=not wrong, problems=list(wrong)))
+        if sent.key is not None:
+            with own.changing(sent.who) as registry, registry.together() as (_, transaction):
+                once.keep(transaction, found)
+        return found

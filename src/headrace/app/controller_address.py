@@ -10,6 +10,7 @@ import json
 import os
 import re
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -18,10 +19,17 @@ from pathlib import Path
 import msgspec
 
 from headrace.core import errors
+from headrace.store import directory_lock
 
 FILE = "controller.json"
 
 _ANSWER_S = 2.0
+_START_S = 10.0
+"""A controller that has the state and does not answer yet is given this long."""
+
+OWNER = "headrace serve"
+"""What the owner of a state calls itself when it is a controller."""
+
 _IN_HOLDER = re.compile(r" at (https?://\S+)\Z")
 
 
@@ -54,9 +62,23 @@ def withdraw(directory: Path) -> None:
 
 
 def find(directory: Path) -> Address | None:
-    """The controller that owns ``directory``; None when nobody says so, or who said so is gone."""
-    found = _read(directory)
-    return found if found is not None and _lives(found.pid) and answers(found.url) else None
+    """The controller that owns ``directory``; None when nobody says so, or who said so is gone.
+
+    One that is just starting, perhaps because its predecessor was killed, is waited for."""
+    deadline = time.monotonic() + _START_S
+    while True:
+        found = _read(directory)
+        if found is not None and _lives(found.pid) and answers(found.url):
+            return found
+        if not _is_owned(directory) or time.monotonic() > deadline:
+            return None
+        time.sleep(0.05)
+
+
+def _is_owned(directory: Path) -> bool:
+    """A controller has the lock, whether it answers or not."""
+    owner = directory_lock.last_owner(directory)
+    return owner is not None and owner[1].startswith(OWNER) and owner[0] != os.getpid() and _lives(owner[0])
 
 
 def in_holder(who: str, url: str) -> str:
@@ -88,6 +110,10 @@ def _read(directory: Path) -> Address | None:
         return msgspec.json.decode(content, type=Address)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise errors.StoreFailed(
+            f"{directory} is another user's, whose controller may own it; name its management port: --server URL"
+        ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise errors.StoreFailed(f"{directory / FILE} cannot be read: {error}; remove it") from error
 

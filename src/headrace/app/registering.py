@@ -88,7 +88,8 @@ def _check_stored(artifacts: Artifacts, files: Sequence[StoredFile]) -> None:
             raise errors.UnknownArtifact(
                 f"{file.path} is not stored: send it first, PUT /api/v1/artifacts/{file.digest}"
             )
-        if size != file.size:
+        # Whoever asks for a version of an old file keeps it from being collected meanwhile.
+        if size != file.size or not artifacts.present(file.digest, file.size):
             raise errors.InvalidInput(f"{file.path} has {size} bytes, not {file.size}")
 
 

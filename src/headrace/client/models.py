@@ -67,14 +67,26 @@ class Models:
         *,
         metadata: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        golden: str | Path | None = None,
+        reference: str | Path | None = None,
         trust: bool = False,
         alias: str = "",
         progress: Progress = _ignore,
     ) -> builtins.list[VersionView]:
-        """Store the model, or the repository of models, at a path as new versions. ``trust``: you vouch for the code
-        that it brings along. Raises InvalidInput, Unsupported for what is no model."""
+        """Store the model, or the repository of models, at a path as new versions.
+
+        ``golden``: requests with known answers (JSON lines); ``reference``: training data to compare with (Parquet);
+        ``trust``: you vouch for the code that it brings. Raises InvalidInput, Unsupported for what is no model."""
         pushed = self._async.push(
-            source, model, metadata=metadata, metrics=metrics, trust=trust, alias=alias, progress=progress
+            source,
+            model,
+            metadata=metadata,
+            metrics=metrics,
+            golden=golden,
+            reference=reference,
+            trust=trust,
+            alias=alias,
+            progress=progress,
         )
         return self._run(pushed)
 
@@ -84,9 +96,12 @@ class Models:
         """Store files, given by their path in the version, and make a version of them."""
         return self._run(self._async.register(model, wanted, sources, progress))
 
-    def alias(self, model: str, alias: str, version: str | int, *, why: str = "") -> int:
-        """Point an alias at a version (or where another alias points), and give its number. Raises UnknownModel."""
-        return self._run(self._async.alias(model, alias, version, why=why))
+    def alias(self, model: str, alias: str, version: str | int, *, why: str = "", expected: int | None = None) -> int:
+        """Point an alias at a version (or where another alias points), and give its number.
+
+        ``expected``: the number that it must point to until then. Raises UnknownModel, PreconditionFailed when it
+        points elsewhere."""
+        return self._run(self._async.alias(model, alias, version, why=why, expected=expected))
 
     def remove_alias(self, model: str, alias: str, *, why: str = "") -> None:
         """Raises UnknownModel when there is no such model or alias."""

@@ -24,8 +24,10 @@ class Found(msgspec.Struct, frozen=True):
     sources: dict[str, Path]
 
 
-def find(source: str, model: str | None, known: Registration) -> list[Found]:
-    """Every model at ``source`` with what is ``known`` about all of them. Blocking.
+def find(
+    source: str, model: str | None, known: Registration, golden: Path | None = None, reference: Path | None = None
+) -> list[Found]:
+    """Every model at ``source`` with what is ``known`` about all of them, and what accompanies them. Blocking.
 
     Raises InvalidInput, Unsupported for what is no model, BadSettings for several under one name."""
     found = repository.discover(source)
@@ -33,12 +35,19 @@ def find(source: str, model: str | None, known: Registration) -> list[Found]:
         names.check_model(model)
         if len({entry.name for entry in found}) > 1:
             raise errors.BadSettings(f"{source} holds several models; push it without a name, or the folder of one")
-    return [_described(source, model or entry.name, entry, known) for entry in found]
+    extras = {}
+    if golden is not None:
+        version_files.check_golden(golden, str(golden))
+        extras[version_files.GOLDEN] = golden
+    if reference is not None:
+        version_files.check_reference(reference, str(reference))
+        extras[version_files.REFERENCE] = reference
+    return [_described(source, model or entry.name, entry, known, extras) for entry in found]
 
 
-def _described(source: str, model: str, entry: repository.Found, known: Registration) -> Found:
+def _described(source: str, model: str, entry: repository.Found, known: Registration, extras: dict[str, Path]) -> Found:
     artifact = inspect(entry.path, entry.attribute)
-    sources = version_files.files_of(artifact)
+    sources = version_files.files_of(artifact) | extras
     files = tuple(StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items())
     version_files.require_inspected(artifact, {file.path: file.digest for file in files})
     registration = msgspec.structs.replace(
@@ -48,5 +57,7 @@ def _described(source: str, model: str, entry: repository.Found, known: Registra
         source=str(Path(source).absolute()),
         attribute=artifact.attribute,
         number=version_files.number_of(entry, Path(source).absolute()),
+        golden=version_files.GOLDEN if version_files.GOLDEN in extras else None,
+        reference=version_files.REFERENCE if version_files.REFERENCE in extras else None,
     )
     return Found(model, registration, sources)

@@ -123,16 +123,22 @@ class AsyncModels:
         *,
         metadata: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        golden: str | Path | None = None,
+        reference: str | Path | None = None,
         trust: bool = False,
         alias: str = "",
         progress: Progress = lambda *_: None,
     ) -> builtins.list[VersionView]:
-        """Store the model, or the repository of models, at a path as new versions. ``trust``: you vouch for the code
-        that it brings along. Raises InvalidInput, Unsupported for what is no model."""
+        """Store the model, or the repository of models, at a path as new versions.
+
+        ``golden``: requests with known answers (JSON lines); ``reference``: training data to compare with (Parquet);
+        ``trust``: you vouch for the code that it brings. Raises InvalidInput, Unsupported for what is no model."""
         from headrace.client.pushing import find
 
         known = Registration("", (), metadata=dict(metadata or {}), metrics=dict(metrics or {}), trusted=trust)
-        found = await asyncio.to_thread(find, str(source), model, msgspec.structs.replace(known, alias=alias))
+        known = msgspec.structs.replace(known, alias=alias)
+        beside = [None if path is None else Path(path) for path in (golden, reference)]
+        found = await asyncio.to_thread(find, str(source), model, known, *beside)
         return [await self.register(entry.model, entry.registration, entry.sources, progress) for entry in found]
 
     async def register(
@@ -145,9 +151,13 @@ class AsyncModels:
         answer = await self._management.post(f"{_model(model)}/versions", wanted, timeout_s=_INSPECTING_S)
         return msgspec.json.decode(answer.content, type=VersionDocument).view()
 
-    async def alias(self, model: str, alias: str, version: str | int, *, why: str = "") -> int:
-        """Point an alias at a version (or where another alias points), and give its number. Raises UnknownModel,
-        PreconditionFailed when others keep moving it."""
+    async def alias(
+        self, model: str, alias: str, version: str | int, *, why: str = "", expected: int | None = None
+    ) -> int:
+        """Point an alias at a version (or where another alias points), and give its number.
+
+        ``expected``: the number that it must point to until then. Raises UnknownModel, PreconditionFailed when it
+        points elsewhere, or when others keep moving it."""
         path = f"{_model(model)}/aliases/{quote(names.check_alias(alias), safe='')}"
         body = {"version": str(version), "why": why}
 
@@ -155,7 +165,12 @@ class AsyncModels:
             answer = await self._management.call("PUT", path, body=body, headers=condition)
             return msgspec.json.decode(answer.content, type=_Alias).version
 
-        return await self._as_seen(path, move)
+        def check(seen: bytes | None) -> None:
+            is_now = None if seen is None else msgspec.json.decode(seen, type=_Alias).version
+            if expected is not None and is_now != expected:
+                raise errors.PreconditionFailed(f"{model}@{alias} is not {model}@{expected} but {is_now or 'nowhere'}")
+
+        return await self._as_seen(path, move, check)
 
     async def remove_alias(self, model: str, alias: str, *, why: str = "") -> None:
         """Raises UnknownModel when there is no such model or alias."""
@@ -247,16 +262,21 @@ class AsyncModels:
         answer = await self._management.get(path)
         return msgspec.json.decode(answer.content, type=VersionDocument).view()
 
-    async def _as_seen(self, path: str, change: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
-        """A change of what is there, whatever it is by now: read, change just that, and read again when it was changed
+    async def _as_seen(
+        self, path: str, change: Callable[[Mapping[str, str]], Awaitable[T]], check: Callable[[bytes | None], None]
+    ) -> T:
+        """A change of what is there and passes ``check``: read, change just that, and read again when it was changed
         in between."""
         attempt = 1
         while True:
             try:
                 seen = await self._management.get(path)
-                condition = {"if-match": seen.headers["etag"]}
             except errors.UnknownModel:
+                check(None)
                 condition = {"if-none-match": "*"}
+            else:
+                check(seen.content)
+                condition = {"if-match": seen.headers["etag"]}
             try:
                 return await change(condition)
             except errors.PreconditionFailed:

@@ -35,6 +35,15 @@ def owning(directory: Path, what: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def last_owner(directory: Path) -> tuple[int, str] | None:
+    """Process and name of the last owner, which may be gone; None when there never was one."""
+    try:
+        pid, _, what = (directory / FILE).read_text(errors="replace").strip().partition(" ")
+    except OSError:
+        return None
+    return (int(pid), what) if pid.isdecimal() else None
+
+
 def _in_use(directory: Path, descriptor: int) -> str:
     pid, _, what = os.pread(descriptor, 4096, 0).decode(errors="replace").strip().partition(" ")
     owner = f"process {pid} ({what})" if pid else "a process that is just starting"

@@ -44,6 +44,8 @@ class Upload:
                 self.received += written
                 view = view[written:]
         except OSError as error:
+            # A full disk must not stay full of what nobody can use.
+            self._path.unlink(missing_ok=True)
             raise failed(self._path, error) from error
 
     def finish(self) -> None:
@@ -51,12 +53,12 @@ class Upload:
         try:
             self._artifacts.put(self._path, self._digest, lambda _: None)
         except errors.InvalidInput:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
             raise errors.WrongDigest(
                 f"the {self.size} bytes that arrived do not have the digest {self._digest}; nothing is kept of them:"
                 " send the file again from its beginning"
             ) from None
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)
 
 
 class Uploads:
@@ -105,11 +107,9 @@ class Uploads:
         """Remove uploads to which nothing was added since ``before`` (seconds since 1970)."""
         count = size = 0
         for path in self._root.glob("*.*"):
-            status = path.stat()
-            if status.st_mtime < before:
-                count, size = count + 1, size + status.st_size
-                if not dry_run:
-                    path.unlink()
+            freed = _remove_old(path, before, dry_run=dry_run)
+            if freed is not None:
+                count, size = count + 1, size + freed
         return Collected(count, size)
 
     def _path(self, digest: str, size: int) -> Path:
@@ -119,6 +119,28 @@ class Uploads:
         free = shutil.disk_usage(self._root).free - _RESERVE
         if wanted > free:
             raise errors.StorageFull(f"{self._root}: {wanted} more bytes would not fit, {max(0, free)} are free")
+
+
+def _remove_old(path: Path, before: float, *, dry_run: bool) -> int | None:
+    """Bytes of an upload that is old and that nobody goes on with at this moment; None for others."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None  # just finished
+    except OSError as error:
+        raise failed(path, error) from error
+    try:
+        status = os.fstat(descriptor)
+        if status.st_mtime >= before:
+            return None
+        _lock(descriptor, path, path.name)
+        if not dry_run:
+            path.unlink()
+        return status.st_size
+    except errors.StateInUse:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, path: Path, digest: str) -> None:

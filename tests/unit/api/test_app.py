@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+REGISTRY = ("/api/v1/models", "/api/v1/artifacts", "/api/v1/gc", "/api/v1/changes")
 METHODS = {"get", "post", "put", "delete", "patch", "head"}
 
 
@@ -97,3 +98,25 @@ def test_importing_the_application_does_not_import_the_data_plane() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_document_says_what_the_registry_answers(get: Any) -> None:
+    document = get("/api/v1/openapi.json").json()
+    ours = [(p, op) for p, op in operations(document) if p.startswith(REGISTRY)]
+    assert len(ours) == 21
+    for path, operation in ours:
+        successes = {status: body for status, body in operation["responses"].items() if status.startswith("2")}
+        assert successes, path
+        assert "404" in operation["responses"], path
+        for status, body in successes.items():
+            schema = body.get("content", {}).get("application/json", {}).get("schema", {})
+            described = "$ref" in schema or "application/octet-stream" in body.get("content", {}) or status == "204"
+            assert described or operation["summary"] == "Is a file stored?", (path, status, body)
+    one = document["paths"]["/api/v1/models/{model}/aliases/{alias}"]
+    assert "ETag" in one["get"]["responses"]["200"]["headers"]
+    assert {"412", "428"} <= set(one["put"]["responses"])
+    assert {parameter["name"] for parameter in one["put"]["parameters"]} >= {"model", "alias", "if-match"}
+    posted = document["paths"]["/api/v1/models/{model}/versions"]["post"]
+    assert "Idempotency-Key" in {parameter["name"] for parameter in posted["parameters"]}
+    examples = document["components"]["schemas"]["RegisterVersion"]["properties"]["path"]["examples"]
+    assert examples == ["model/fraud.onnx"]

@@ -11,6 +11,8 @@ import pytest
 
 from headrace.api import artifacts
 from headrace.api.registry_schema import UploadState
+from headrace.app.registry_state import Location
+from tests.unit.api.conftest import opened
 
 CONTENT = random.Random(7).randbytes(3_000_000)
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -139,3 +141,18 @@ def test_two_who_send_the_same(api: Any, tmp_path: Path) -> None:
         busy = put(api, 10, SIZE)
     assert (busy.status_code, busy.json()["code"], busy.headers["retry-after"]) == (503, "state_in_use", "1")
     assert put(api, 10, SIZE).status_code == 201
+
+
+@pytest.mark.xdist_group("s3")
+def test_files_in_an_object_store(bucket: str, tmp_path: Path, controller: Any) -> None:
+    location = Location(tmp_path / "state", None, f"s3://{bucket}/blobs")
+    with opened(location, controller, tmp_path) as api:
+        assert put(api, 0, 1_000_000).status_code == 202
+        assert put(api, 1_000_000, SIZE).status_code == 201
+        part = api("GET", PATH, headers={"Range": "bytes=1048570-1048590"})
+        assert (part.status_code, part.content) == (206, CONTENT[1048570:1048591])
+        assert api("HEAD", PATH).headers["content-length"] == str(SIZE)
+        assert api.register().status_code == 201
+        assert api("POST", "/models/fraud/versions/1/verify").json()["ok"] is True
+        assert api("POST", "/gc", json={"grace_s": 0}).json()["files"] == 1
+        assert api("HEAD", PATH).status_code == 404

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import registry_state
+from headrace.app import controller_address, registry_state
 from headrace.app.direct_models import DirectModels
 from headrace.app.models_place import open_models
 from headrace.app.registry_state import Location
@@ -57,6 +57,7 @@ def test_a_server_can_be_named(tmp_path: Path) -> None:
 def test_an_owner_whose_port_is_silent_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading is harmless; what the owner owns is not changed behind its back."""
     monkeypatch.setattr(registry_state, "_WAIT_S", 0.0)
+    monkeypatch.setattr(controller_address, "_START_S", 0.0)
     state = tmp_path / "state"
     with registry_server.owning(state) as server:
         (state / "controller.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": server.process.pid}))
@@ -64,3 +65,21 @@ def test_an_owner_whose_port_is_silent_keeps_its_state(tmp_path: Path, monkeypat
             assert models.models() == []
             with pytest.raises(errors.StateInUse, match="headrace serve"):
                 models.trust("m@1")
+
+
+def test_a_controller_that_is_starting_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the lock already, so that the state could not be changed directly anyway."""
+    state = tmp_path / "state"
+    pauses = 0
+    with registry_server.owning(state) as server:
+        said = (state / "controller.json").rename(state / "later.json")
+
+        def pause(_: float) -> None:
+            nonlocal pauses
+            pauses += 1
+            if pauses == 3:
+                said.rename(state / "controller.json")
+
+        monkeypatch.setattr("headrace.app.controller_address.time.sleep", pause)
+        assert controller_address.find(state) == controller_address.Address(server.url, server.process.pid)
+        assert pauses == 3

@@ -119,3 +119,32 @@ def test_what_is_no_model_is_refused_before_it_is_sent(client: headrace.Client, 
         client.models.push(path)
     with pytest.raises(errors.InvalidInput, match="does not exist"):
         client.models.push(tmp_path / "missing.onnx")
+
+
+def test_an_alias_is_moved_from_where_it_is_expected(client: headrace.Client, tmp_path: Path) -> None:
+    path = tmp_path / "m.echo"
+    path.write_text("headrace-echo 1\n")
+    for _ in range(3):
+        client.models.push(path, "m")
+    with pytest.raises(errors.PreconditionFailed, match="m@a is not m@1 but nowhere"):
+        client.models.alias("m", "a", 2, expected=1)
+    client.models.alias("m", "a", 1)
+    assert client.models.alias("m", "a", 2, expected=1) == 2
+    with pytest.raises(errors.PreconditionFailed, match="m@a is not m@1 but 2"):
+        client.models.alias("m", "a", 3, expected=1)
+    assert client.models.aliases("m") == {"a": 2}
+
+
+def test_what_accompanies_a_model_is_kept_with_it(client: headrace.Client, tmp_path: Path) -> None:
+    path, golden, reference = tmp_path / "m.echo", tmp_path / "g", tmp_path / "r"
+    path.write_text("headrace-echo 1\n")
+    golden.write_text('{"inputs": []}\n')
+    reference.write_bytes(b"PAR1 rows PAR1")
+    [pushed] = client.models.push(path, "m", golden=golden, reference=str(reference))
+    draft = pushed.version.draft
+    assert (draft.golden, draft.reference) == ("golden.jsonl", "reference.parquet")
+    folder = client.models.pull("m", tmp_path / "copy")
+    assert (folder / "golden.jsonl").read_text() == golden.read_text()
+    golden.write_text("no json")
+    with pytest.raises(errors.InvalidInput, match="line 1"):
+        client.models.push(path, "m", golden=golden)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.core import errors
-from headrace.store.directory_lock import owning
+from headrace.store.directory_lock import last_owner, owning
 
 HOLD = """
 import sys
@@ -52,3 +52,12 @@ def test_a_second_owner_in_the_same_process_is_refused(tmp_path: Path) -> None:
         assert "the first" in (tmp_path / "owner.lock").read_text()
     with owning(tmp_path, "second"):
         assert (tmp_path / "owner.lock").read_text() == f"{os.getpid()} second\n"
+
+
+def test_the_last_owner_is_known_whether_it_lives_or_not(tmp_path: Path) -> None:
+    assert last_owner(tmp_path) is None
+    with owning(tmp_path, "headrace models gc"):
+        assert last_owner(tmp_path) == (os.getpid(), "headrace models gc")
+    assert last_owner(tmp_path) == (os.getpid(), "headrace models gc")
+    (tmp_path / "owner.lock").write_text("")
+    assert last_owner(tmp_path) is None, "somebody is just taking it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -93,3 +94,23 @@ def test_old_uploads_are_collected(uploads: Uploads) -> None:
 def test_hostile_digests_name_no_file(uploads: Uploads, digest: str) -> None:
     with pytest.raises(errors.InvalidInput, match="no digest"):
         uploads.received(digest, 1)
+
+
+def test_an_upload_that_somebody_goes_on_with_is_not_collected(uploads: Uploads) -> None:
+    with uploads.receiving(DIGEST, SIZE, 0) as upload:
+        upload.append(CONTENT[:10])
+        assert uploads.collect(time.time() + 60) == Collected(0, 0)
+        upload.append(CONTENT[10:])
+        upload.finish()
+
+
+def test_a_full_disk_does_not_stay_full(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with uploads.receiving(DIGEST, SIZE, 0) as upload:
+        upload.append(CONTENT[:10])
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(errors.StorageFull, match="No space left"):
+            upload.append(CONTENT[10:])
+    assert uploads.received(DIGEST, SIZE) == 0
