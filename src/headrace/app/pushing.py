@@ -7,7 +7,6 @@ push that dies at any step leaves no version, and the next one goes on with the 
 from __future__ import annotations
 
 import asyncio
-import re
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.app import requirements
 from headrace.app.inspection import inspect_targets
 from headrace.app.registry_state import RegistryState
 from headrace.core import errors, names
@@ -28,7 +28,6 @@ from headrace.runtimes.repository import Found
 Progress = Callable[[str, int, int], None]
 """What is being moved, bytes that were just moved, bytes in all (0: not known)."""
 
-_PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
 _MODEL = "model"
 """Folder of the artifact among a version's files; what accompanies it lies beside."""
 
@@ -59,26 +58,28 @@ def push(state: RegistryState, request: PushRequest, progress: Progress) -> list
 
     Raises InvalidInput, Unsupported for what is no model, Conflict for numbers that are used, StoreFailed."""
     signature = _signature(request.signature)
-    with _fetched(request.source, progress) as path:
+    with tempfile.TemporaryDirectory(prefix="headrace-push-") as scratch, _fetched(request.source, progress) as path:
         found = _find(path, request)
         extras = _extras(request)
         artifacts = _inspect(found)
         if request.signature is not None and len(found) > 1:
             raise errors.BadSettings(f"--signature fits one version, but {request.source} holds {len(found)}")
+        accompanied = _Accompanied(request, Path(path).absolute(), signature, extras, Path(scratch))
         return [
-            _push_one(state, entry, artifact, _Accompanied(request, Path(path).absolute(), signature, extras), progress)
+            _push_one(state, entry, artifact, accompanied, progress)
             for entry, artifact in zip(found, artifacts, strict=True)
         ]
 
 
 class _Accompanied(msgspec.Struct, frozen=True):
     """A request with what it names read and checked; ``root`` is its source on disk, ``extras`` are files by their path
-    in the version."""
+    in the version, ``scratch`` is a folder for files that are made for it."""
 
     request: PushRequest
     root: Path
     signature: Signature | None
     extras: dict[str, Path]
+    scratch: Path
 
 
 def _push_one(
@@ -86,7 +87,9 @@ def _push_one(
 ) -> Pushed:
     request = wanted.request
     model = request.model or entry.name
+    required = requirements.read(artifact)
     sources = files_of(artifact) | wanted.extras
+    required_at = _requirements_file(required, sources, wanted.scratch)
     stored = {name: StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items()}
     _require_inspected(artifact, stored)
     total = sum(file.size for file in stored.values())
@@ -96,10 +99,11 @@ def _push_one(
         model=model,
         artifact=msgspec.structs.replace(artifact, path=_entry(artifact)),
         files=tuple(stored.values()),
-        provenance=_provenance(state, request, artifact),
+        provenance=_provenance(state, request, required),
         signature=wanted.signature,
         golden="golden.jsonl" if request.golden else None,
         reference="reference.parquet" if request.reference else None,
+        requirements=required_at,
     )
     with state.changing("headrace models push") as registry:
         version = registry.register(
@@ -233,25 +237,29 @@ def _read(path: Path, option: str) -> bytes:
         raise errors.InvalidInput(f"{option} {path}: {error.strerror}") from error
 
 
-def _provenance(state: RegistryState, request: PushRequest, artifact: Artifact) -> Provenance:
+def _requirements_file(content: bytes | None, sources: dict[str, Path], scratch: Path) -> str | None:
+    """Where the version has its requirements: among the model's files, or in a file of its own that is added."""
+    if content is None:
+        return None
+    inside = f"{_MODEL}/{requirements.FILE}"
+    if inside in sources:
+        return inside
+    made = Path(tempfile.mkdtemp(dir=scratch)) / requirements.FILE
+    made.write_bytes(content)
+    sources[requirements.FILE] = made
+    return requirements.FILE
+
+
+def _provenance(state: RegistryState, request: PushRequest, required: bytes | None) -> Provenance:
     return Provenance(
         who=state.who,
         at=time.time(),
         source=request.source if "://" in request.source else str(Path(request.source).absolute()),
         git_sha=None if "://" in request.source else _git_sha(Path(request.source).absolute().parent),
-        packages=_packages(Path(artifact.path)),
+        packages=requirements.pinned(required or b""),
         metrics=request.metrics,
         metadata=request.metadata,
     )
-
-
-def _packages(path: Path) -> dict[str, str]:
-    """Pinned packages of an MLflow folder's ``requirements.txt``."""
-    requirements = path / "requirements.txt"
-    if not requirements.is_file():
-        return {}
-    lines = requirements.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {match[1]: match[2] for line in lines if (match := _PINNED.match(line))}
 
 
 def _git_sha(folder: Path) -> str | None:

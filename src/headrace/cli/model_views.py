@@ -92,6 +92,7 @@ def print_version(version: Version, aliases: list[str], trust: TrustGrant | None
         "version": version.ref,
         "aliases": ", ".join(aliases),
         "format": _format(version),
+        "about": _pairs(draft.artifact.details),
         "digest": draft.artifact.digest,
         "pushed": f"{_time(provenance.at)} by {provenance.who}",
         "source": provenance.source,

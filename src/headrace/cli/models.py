@@ -75,6 +75,7 @@ def _epilog(*examples: str) -> str:
         "push fraud model.onnx",
         "push fraud s3://bucket/model.ubj --golden golden.jsonl --reference train.parquet --metric auc=0.93",
         "push pricer.py:Pricer --trust --alias champion",
+        "push fraud fraud.mar                    (a TorchServe archive; its handler is not run)",
         "push repository/            (every model and version of a Triton or TensorFlow Serving repository)",
     )
 )

@@ -46,6 +46,8 @@ class Draft(msgspec.Struct, frozen=True):
     """Path of the golden requests among the files."""
     reference: str | None = None
     """Path of the reference data among the files."""
+    requirements: str | None = None
+    """Path of the packages that it asks for (pip's ``requirements.txt``) among the files."""
 
 
 class Version(msgspec.Struct, frozen=True):

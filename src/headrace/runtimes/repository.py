@@ -35,6 +35,7 @@ _SERVED = (
     ".pickle",
     ".joblib",
     ".model",
+    ".mar",
     ".py",
 )
 _NOT_SERVED = (
@@ -48,7 +49,6 @@ _NOT_SERVED = (
     ".tflite",
     ".cbm",
     ".plan",
-    ".mar",
     ".pmml",
 )
 _COMPRESSED = (".z", ".gz", ".bz2", ".xz", ".lzma")

@@ -1,0 +1,71 @@
+"""A real TorchServe archive from ``models push`` to answers over REST, and never run before somebody vouches for it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import xgboost
+
+from tests import models, torchserve
+from tests.serving import served
+
+
+def headrace(*arguments: str | Path, mark: Path) -> Any:
+    command = [sys.executable, "-m", "headrace.cli.main", "models", *map(str, arguments), "--json"]
+    environment = {**os.environ, "RAN_MARK": str(mark)}
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60, env=environment)
+    return json.loads(done.stdout)
+
+
+def test_an_archive_is_pushed_refused_vouched_for_and_served(tmp_path: Path) -> None:
+    mark, state, model = tmp_path / "ran", tmp_path / "state", models.build("xgboost-ubj")
+    path = torchserve.fraud(tmp_path, model)
+    requirements = (tmp_path / "requirements.txt").read_text()
+    [pushed] = headrace("push", "fraud", path, "--state", state, mark=mark)
+    draft = pushed["version"]
+    assert pushed["runnable"] is False
+    assert draft["artifact"]["details"]["handler"] == "handler.py"
+    assert draft["requirements"] == "requirements.txt"
+    assert draft["provenance"]["packages"] == {"xgboost-cpu": "3.0.1"}
+    headrace("pull", "fraud@1", tmp_path / "copy", "--state", state, mark=mark)
+    assert (tmp_path / "copy" / "requirements.txt").read_text() == requirements
+    environment = {"RAN_MARK": str(mark), "HEADRACE_STATE": str(state)}
+    with served("fraud@1", directory=tmp_path / "run", environment=environment) as server:
+        failed = next(event for event in server.events if event["type"] == "ModelFailed")
+        assert "its handler is Python code of whoever made it" in failed["reason"]
+        assert failed["reason"].endswith("headrace models trust fraud@1")
+    assert not mark.exists(), "the handler ran though nobody vouched for it"
+    headrace("trust", "fraud@1", "--state", state, mark=mark)
+    features = models.inputs("xgboost-ubj", 3)["input"]
+    bodies = [json.dumps(row.tolist()) for row in features]
+    expected = xgboost.Booster(model_file=model).predict(xgboost.DMatrix(features)) + 1
+    with served("fraud@1", directory=tmp_path / "run2", environment=environment) as server:
+        answer = httpx.post(f"{server.url}/v1/models/fraud:predict", json={"instances": bodies}).raise_for_status()
+        scores = [json.loads(text)["score"] for text in answer.json()["predictions"]]
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
+        tensor = {"name": "data", "datatype": "BYTES", "shape": [3], "data": bodies}
+        request = {"inputs": [tensor], "parameters": {"content_type": "application/json"}}
+        answer = httpx.post(f"{server.url}/v2/models/fraud/infer", json=request).raise_for_status()
+        scores = [json.loads(text)["score"] for text in answer.json()["outputs"][0]["data"]]
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
+        refused = httpx.post(f"{server.url}/v1/models/fraud:predict", json={"instances": ['{"fail": 422}']})
+        assert refused.status_code == 400
+        assert "the handler answered with status 422 told to fail" in refused.text
+    assert mark.exists()
+
+
+def test_a_file_on_the_command_line_is_served_when_it_is_trusted(tmp_path: Path) -> None:
+    source = "def handle(data, context):\n    return data and [bytes(row['image'])[::-1] for row in data]\n"
+    path = torchserve.archive(tmp_path, source, name="reversed")
+    with served(path, "--trust", path, "--option", "field=image", directory=tmp_path / "run") as server:
+        body = {"instances": [{"b64": base64.b64encode(b"\x89PNG").decode()}]}
+        answer = httpx.post(f"{server.url}/v1/models/reversed:predict", json=body).raise_for_status()
+        assert answer.json() == {"predictions": [{"b64": base64.b64encode(b"GNP\x89").decode()}]}
