@@ -10,13 +10,12 @@ import asyncio
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from headrace.app import requirements
+from headrace.app.fetching import Progress, Source, fetched, is_remote
 from headrace.app.inspection import inspect_targets
 from headrace.app.registry_state import RegistryState
 from headrace.core import errors, names
@@ -25,15 +24,13 @@ from headrace.core.versions import Draft, Provenance, StoredFile, Version
 from headrace.runtimes import digest, onnx_file, repository
 from headrace.runtimes.repository import Found
 
-Progress = Callable[[str, int, int], None]
-"""What is being moved, bytes that were just moved, bytes in all (0: not known)."""
-
 _MODEL = "model"
 """Folder of the artifact among a version's files; what accompanies it lies beside."""
 
 
 class PushRequest(msgspec.Struct, frozen=True):
-    """``source``: a path, ``file.py:Class`` or a URL. ``model`` None: named after what is found."""
+    """``source``: a path, ``file.py:Class``, a URL or a model in MLflow (``mlflow:/models:/fraud@champion``), whose
+    server is ``tracking_uri`` (None: what the environment says). ``model`` None: named after what is found."""
 
     source: str
     model: str | None = None
@@ -44,27 +41,33 @@ class PushRequest(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = {}
     trusted: bool = False
     alias: str = ""
+    tracking_uri: str | None = None
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A version, and whether the code that it bears may run."""
+    """A version, whether the code that it bears may run, and what its user should hear."""
 
     version: Version
     runnable: bool
+    notes: tuple[str, ...] = ()
 
 
 def push(state: RegistryState, request: PushRequest, progress: Progress) -> list[Pushed]:
     """Push everything at the source; versions of an imported repository keep their numbers.
 
-    Raises InvalidInput, Unsupported for what is no model, Conflict for numbers that are used, StoreFailed."""
+    Raises InvalidInput, Unsupported for what is no model, Conflict for numbers that are used, StoreFailed, and for
+    sources elsewhere what ``fetching.fetched`` raises."""
     signature = _signature(request.signature)
-    with tempfile.TemporaryDirectory(prefix="headrace-push-") as scratch, _fetched(request.source, progress) as path:
-        found = _find(path, request)
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-push-") as scratch,
+        fetched(request.source, request.tracking_uri, progress) as source,
+    ):
+        found = _find(source.path, request)
         extras = _extras(request)
         artifacts = _inspect(found)
         if request.signature is not None and len(found) > 1:
             raise errors.BadSettings(f"--signature fits one version, but {request.source} holds {len(found)}")
-        accompanied = _Accompanied(request, Path(path).absolute(), signature, extras, Path(scratch))
+        accompanied = _Accompanied(request, source, signature, extras, Path(scratch))
         return [
             _push_one(state, entry, artifact, accompanied, progress)
             for entry, artifact in zip(found, artifacts, strict=True)
@@ -72,11 +75,11 @@ def push(state: RegistryState, request: PushRequest, progress: Progress) -> list
 
 
 class _Accompanied(msgspec.Struct, frozen=True):
-    """A request with what it names read and checked; ``root`` is its source on disk, ``extras`` are files by their path
-    in the version, ``scratch`` is a folder for files that are made for it."""
+    """A request with what it names read and checked; ``source`` is on disk, ``extras`` are files by their path in the
+    version, ``scratch`` is a folder for files that are made for it."""
 
     request: PushRequest
-    root: Path
+    source: Source
     signature: Signature | None
     extras: dict[str, Path]
     scratch: Path
@@ -85,7 +88,7 @@ class _Accompanied(msgspec.Struct, frozen=True):
 def _push_one(
     state: RegistryState, entry: Found, artifact: Artifact, wanted: _Accompanied, progress: Progress
 ) -> Pushed:
-    request = wanted.request
+    request, root = wanted.request, Path(wanted.source.path).absolute()
     model = request.model or entry.name
     required = requirements.read(artifact)
     sources = files_of(artifact) | wanted.extras
@@ -99,32 +102,19 @@ def _push_one(
         model=model,
         artifact=msgspec.structs.replace(artifact, path=_entry(artifact)),
         files=tuple(stored.values()),
-        provenance=_provenance(state, request, required),
+        provenance=_provenance(state, wanted, required),
         signature=wanted.signature,
         golden="golden.jsonl" if request.golden else None,
         reference="reference.parquet" if request.reference else None,
         requirements=required_at,
     )
     with state.changing("headrace models push") as registry:
-        version = registry.register(
-            draft, number=_number(entry, wanted.root), trusted=request.trusted, alias=request.alias
-        )
-        return Pushed(version, not artifact.code_bearing or registry.trust_in(version) is not None)
+        version = registry.register(draft, number=_number(entry, root), trusted=request.trusted, alias=request.alias)
+        runnable = not artifact.code_bearing or registry.trust_in(version) is not None
+    return Pushed(version, runnable, wanted.source.notes + artifact.warnings)
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _fetched(source: str, progress: Progress) -> Iterator[str]:
-    """A local path to the source; what comes from an object store lies in a temporary folder."""
-    if "://" not in source:
-        yield source
-        return
-    from headrace.store.object_artifacts import download
-
-    with tempfile.TemporaryDirectory(prefix="headrace-push-") as folder:
-        yield str(download(source, Path(folder), lambda count: progress(source, count, 0)))
 
 
 def _find(path: str, request: PushRequest) -> list[Found]:
@@ -250,15 +240,18 @@ def _requirements_file(content: bytes | None, sources: dict[str, Path], scratch:
     return requirements.FILE
 
 
-def _provenance(state: RegistryState, request: PushRequest, required: bytes | None) -> Provenance:
+def _provenance(state: RegistryState, wanted: _Accompanied, required: bytes | None) -> Provenance:
+    request, source = wanted.request, wanted.source
+    remote = is_remote(request.source)
     return Provenance(
         who=state.who,
         at=time.time(),
-        source=request.source if "://" in request.source else str(Path(request.source).absolute()),
-        git_sha=None if "://" in request.source else _git_sha(Path(request.source).absolute().parent),
+        source=request.source if remote else str(Path(request.source).absolute()),
+        git_sha=source.git_sha if remote else _git_sha(Path(request.source).absolute().parent),
         packages=requirements.pinned(required or b""),
-        metrics=request.metrics,
+        metrics=source.metrics | request.metrics,
         metadata=request.metadata,
+        origin=source.origin,
     )
 
 

@@ -17,16 +17,20 @@ from headrace.app.pushing import Pushed
 from headrace.app.quantities import format_size
 from headrace.app.stored_versions import Verdict
 from headrace.control.registry import Model, Story
-from headrace.core.versions import Summary, TrustGrant, Version
+from headrace.core.versions import Origin, Summary, TrustGrant, Version
 from headrace.store.artifacts import Collected
 
 
 def print_pushed(pushed: Sequence[Pushed], as_json: bool) -> None:
     if as_json:
-        return _json([{"version": _version(entry.version), "runnable": entry.runnable} for entry in pushed])
+        return _json(
+            [{"version": _version(entry.version), "runnable": entry.runnable, "notes": entry.notes} for entry in pushed]
+        )
     for entry in pushed:
         version = entry.version
         typer.echo(f"{version.ref}  {_format(version)}  {format_size(version.size)}  {version.draft.artifact.digest}")
+        for note in entry.notes:
+            typer.secho(f"  {note}", fg="yellow")
         if not entry.runnable:
             typer.secho(
                 f"  it brings code along; to let it run, vouch for it: headrace models trust {version.ref}", fg="yellow"
@@ -96,15 +100,20 @@ def print_version(version: Version, aliases: list[str], trust: TrustGrant | None
         "digest": draft.artifact.digest,
         "pushed": f"{_time(provenance.at)} by {provenance.who}",
         "source": provenance.source,
+        "origin": _origin(provenance.origin),
         "commit": provenance.git_sha or "",
         "code": _code(version, trust),
         "metrics": _pairs(provenance.metrics),
+        "params": _pairs(provenance.origin.params if provenance.origin else {}),
+        "tags": _pairs(provenance.origin.tags if provenance.origin else {}),
         "metadata": _pairs(provenance.metadata),
         "packages": _pairs(provenance.packages),
     }
     for name, text in rows.items():
         if text:
             typer.echo(f"{name:<9} {text}")
+    for warning in draft.artifact.warnings:
+        typer.secho(f"{'warning':<9} {warning}", fg="yellow")
     for file in draft.files:
         typer.echo(f"{'file':<9} {file.path}  {format_size(file.size)}")
     return None
@@ -170,6 +179,12 @@ def _code(version: Version, trust: TrustGrant | None) -> str:
     if not version.draft.artifact.code_bearing:
         return ""
     return f"trusted by {trust.who}, {_time(trust.at)}" if trust else "not trusted: it will not be loaded"
+
+
+def _origin(origin: Origin | None) -> str:
+    if origin is None:
+        return ""
+    return f"{origin.uri} at {origin.server}{f', run {origin.run_id}' if origin.run_id else ''}"
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -103,3 +103,5 @@ class Artifact(msgspec.Struct, frozen=True):
     """For Python files: the class after the colon, ``pricer.py:Pricer``."""
     details: dict[str, str] = {}
     """What the artifact says of itself, for people: name, version and handler of a TorchServe archive."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about it and should be told, such as a signature that is not the model's. It is served even so."""

@@ -25,6 +25,7 @@ from headrace.runtimes import (
     compressed,
     digest,
     mlmodel,
+    mlmodel_signature,
     onnx_file,
     pickle_scan,
     python_file,
@@ -272,10 +273,22 @@ def _folder(path: Path) -> Artifact:
 def _mlflow(folder: Path) -> Artifact:
     model = mlmodel.read(folder)
     common: dict[str, Any] = {"digest": digest.of_folder(folder), "flavor": model.flavor}
+    details = mlmodel.details(model)
     if model.path is None:
-        return _artifact(folder, Format.MLFLOW, "mlflow", code_bearing=True, imports=("mlflow.pyfunc",), **common)
+        more = common | {"imports": ("mlflow.pyfunc",), "details": details}
+        return _artifact(folder, Format.MLFLOW, "mlflow", code_bearing=True, **more)
     inner = inspect(model.path)
-    return _artifact(folder, Format.MLFLOW, "mlflow", code_bearing=inner.code_bearing, imports=inner.imports, **common)
+    compared = mlmodel_signature.compare(model.document.get("signature"), inner)
+    return _artifact(
+        folder,
+        Format.MLFLOW,
+        "mlflow",
+        code_bearing=inner.code_bearing,
+        imports=inner.imports,
+        details=details | {"signature": compared.verdict},
+        warnings=compared.differences,
+        **common,
+    )
 
 
 # --- the command --------------------------------------------------------------------------------------------------

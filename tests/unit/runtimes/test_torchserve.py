@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,18 @@ from tests import models
 from tests import torchserve as archives
 
 Make = Callable[..., Runtime]
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_worker_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Archives leave their modules in the process, and refuse those of others: here every test begins without any."""
+    monkeypatch.setattr(torchserve, "_modules", {})
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in ("labels", "shared_part"):
+        if name not in before:
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -199,10 +212,7 @@ def test_an_archive_that_was_exchanged_is_not_run(tmp_path: Path) -> None:
         table.load(artifact, LoadOptions(options={trust.OPTION: "yes"}))
 
 
-def test_archives_with_modules_of_one_name_do_not_share_a_process(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torchserve, "_modules", {})
+def test_archives_with_modules_of_one_name_do_not_share_a_process(make: Make, tmp_path: Path) -> None:
     shared = tmp_path / "shared_part.py"
     shared.write_text("VALUE = 1\n")
     handler = "import shared_part\n\ndef handle(data, context):\n    return data and [str(shared_part.VALUE)]\n"
