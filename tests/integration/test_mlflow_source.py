@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,18 +192,90 @@ def test_credentials_of_the_server_are_not_kept(run: Run, server: mlflow_server.
     assert "secret" not in json.dumps(found)
 
 
-def test_another_server_is_no_mlflow(run: Run) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
+@contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server in this process."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
         thread = threading.Thread(target=other.serve_forever)
         thread.start()
         try:
-            place = f"http://127.0.0.1:{other.server_address[1]}"
-            code, _, err = run("push", "fraud", "models:/fraud/1", tracking=place)
+            yield f"http://127.0.0.1:{other.server_address[1]}"
         finally:
             other.shutdown()
             thread.join()
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """A web server that knows nothing of MLflow."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_another_server_is_no_mlflow(run: Run) -> None:
+    with listening(Stranger) as place:
+        code, _, err = run("push", "fraud", "models:/fraud/1", tracking=place)
     assert code == 1
-    assert f"MLflow at {place}" in err or f"{place} does not answer as an MLflow server does" in err
+    assert f"{place} does not answer as an MLflow server does" in err
+
+
+class Hostile(http.server.BaseHTTPRequestHandler):
+    """Speaks enough of MLflow's protocol to offer an artifact whose file would be written elsewhere."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        version = {"name": "fraud", "version": "1", "source": "mlflow-artifacts:/1", "status": "READY"}
+        answers: dict[str, Any] = {
+            "registered-models/get": {"registered_model": {"name": "fraud"}},
+            "model-versions/get": {"model_version": version},
+            "model-versions/get-download-uri": {"artifact_uri": "mlflow-artifacts:/1"},
+            "mlflow-artifacts/artifacts": {"files": [{"path": "../../evil", "is_dir": False, "file_size": 4}]},
+        }
+        known = next((answer for name, answer in answers.items() if path.endswith(name)), None)
+        body = b"evil" if known is None else json.dumps(known).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_hostile_server_writes_nothing_elsewhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with listening(Hostile) as place:
+        code, _, err = run("push", "fraud", "models:/fraud/1", tracking=place)
+    assert code == 1
+    assert f"MLflow at {place} failed for models:/fraud/1: Invalid path" in err, "MLflow's client refuses it first"
+    assert list(tmp_path.rglob("evil")) == []
+
+
+SQLITE = """\
+import json, warnings
+warnings.simplefilter("ignore")
+import mlflow, mlflow.sklearn
+from sklearn.linear_model import LinearRegression
+with mlflow.start_run() as run:
+    model = LinearRegression().fit([[0.0], [1.0]], [0, 1])
+    mlflow.sklearn.log_model(model, name="line", pip_requirements=[], registered_model_name="line")
+print(json.dumps({"run": run.info.run_id}))
+"""
+
+
+def test_a_store_without_a_server_keeps_its_files(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "store"
+    place.mkdir()
+    store = mlflow_server.Server(f"sqlite:///{place / 'mlflow.db'}", place)
+    seeded = store.run(SQLITE)
+    before = {path: path.read_bytes() for path in (place / "mlruns").rglob("*") if path.is_file()}
+    found = pushed(run, "models:/line/1", tracking=store.url)
+    assert found["version"]["provenance"]["origin"]["run_id"] == seeded["run"]
+    assert before == {path: path.read_bytes() for path in (place / "mlruns").rglob("*") if path.is_file()}
 
 
 def test_without_the_library_the_command_that_installs_it_is_given(run: Run, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ _META = "registered_model_meta"
 """A file that MLflow adds to what it downloads; the artifact does not have it."""
 _BOOKKEEPING = ("mlflow.log-model.history", "mlflow.modelVersions")
 """Tags in which MLflow keeps copies of what stands elsewhere."""
+_MAX_ENTRIES = 20_000
 _COMMIT = "mlflow.source.git.commit"
 _LOOK_S = 0.2
 
@@ -158,14 +159,19 @@ def _download(uri: str, folder: Path, tell: Tell) -> Path:
 
 
 def _files(uri: str) -> Iterator[tuple[str, int]]:
-    """Paths and sizes of the files of an artifact. Raises InvalidInput for names that lead out of its folder."""
+    """Paths and sizes of the files of an artifact. Raises InvalidInput for names that lead out of its folder, and for
+    more of them than a model has."""
     import mlflow.artifacts
 
     pending, base = [""], uri.rstrip("/")
     root = _RUN.match(uri)
+    left = _MAX_ENTRIES
     while pending:
         below = pending.pop()
         for entry in mlflow.artifacts.list_artifacts(artifact_uri=f"{base}/{below}" if below else base):
+            left -= 1
+            if left < 0:
+                raise errors.InvalidInput(f"{uri} holds more than {_MAX_ENTRIES} files and folders: is it a model?")
             if ".." in entry.path.split("/") or entry.path.startswith("/") or "\\" in entry.path:
                 raise errors.InvalidInput(
                     f"{uri} holds a file that would be written outside its folder: {entry.path!r}"
