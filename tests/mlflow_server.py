@@ -20,7 +20,7 @@ _START_TIMEOUT_S = 90.0
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 SEED = """\
-import json, pickle, sys, warnings
+import json, pathlib, sys, warnings
 warnings.simplefilter("ignore")
 import mlflow, mlflow.sklearn, mlflow.xgboost, numpy, pandas, xgboost
 from mlflow.models import infer_signature
@@ -42,8 +42,11 @@ with mlflow.start_run() as run:
     found["logged"] = log(boosted, name="boosted", signature=infer_signature(frame), **fraud).model_id
     log(boosted, name="wrong", signature=infer_signature(other), **fraud)
     linear = LinearRegression().fit(frame, labels)
-    mlflow.sklearn.log_model(linear, name="linear", pip_requirements=[], registered_model_name="risk",
-        serialization_format="cloudpickle")
+    part = pathlib.Path("package/inner/part.py")
+    part.parent.mkdir(parents=True)
+    part.write_text("VALUE = 1\\n")
+    found["nested"] = mlflow.sklearn.log_model(linear, name="linear", pip_requirements=[], code_paths=["package"],
+        registered_model_name="risk", serialization_format="cloudpickle").model_id
     mlflow.log_artifact(sys.argv[2], "plain")
     lost = log(boosted, name="lost", pip_requirements=[], registered_model_name="lost")
     found["run"] = run.info.run_id

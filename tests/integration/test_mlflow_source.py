@@ -122,7 +122,9 @@ def test_code_of_a_registry_needs_trust_like_any_other(run: Run) -> None:
     assert pushed(run, "mlflow:/models:/risk/1", "--trust")["runnable"] is True
 
 
-def test_bytes_are_told_on_their_way(server: mlflow_server.Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["mlflow:/models:/risk/1", "models:/{nested}", "runs:/{run}/linear"])
+def test_bytes_are_told_on_their_way(server: mlflow_server.Server, tmp_path: Path, source: str) -> None:
+    source = source.format(**server.seeded)
     moved: dict[str, int] = {}
     totals: dict[str, int] = {}
 
@@ -130,11 +132,11 @@ def test_bytes_are_told_on_their_way(server: mlflow_server.Server, tmp_path: Pat
         moved[what] = moved.get(what, 0) + count
         totals[what] = total
 
-    source = "mlflow:/models:/fraud/1"
     with open_registry(locate(str(tmp_path / "state"), None, None, {})) as state:
-        [found] = push(state, PushRequest(source, tracking_uri=server.url), progress)
-    assert moved == {source: found.version.size, "fraud": found.version.size}
-    assert totals == moved
+        [found] = push(state, PushRequest(source, model="x", tracking_uri=server.url), progress)
+    assert "model/code/package/inner/part.py" in {file.path for file in found.version.draft.files}
+    assert totals == {source: found.version.size, "x": found.version.size}
+    assert totals["x"] == moved["x"] <= moved[source], "MLflow adds a file of its own that is not kept"
 
 
 def test_a_model_of_the_registry_is_served(run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.core import errors, names
 from headrace.core.versions import Origin
-from headrace.store.mlflow_registry import Failed, Fetched, Line, Moved
+from headrace.store.mlflow_lines import Failed, Fetched, Line, Moved
 
 Progress = Callable[[str, int, int], None]
 """What is being moved, bytes that were just moved, bytes in all (0: not known)."""

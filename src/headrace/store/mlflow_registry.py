@@ -12,9 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Unfinished
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +21,8 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.versions import Origin
+from headrace.store.mlflow_download import download
+from headrace.store.mlflow_lines import Failed, Fetched, Line, Tell
 
 _MODEL = re.compile(r"models:(?P<place>//[^/]+)?/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?\Z")
 _RUN = re.compile(r"runs:/(?P<run>[0-9a-zA-Z]+)/(?P<path>[^@]+)\Z")
@@ -30,41 +30,9 @@ _GRAMMAR = "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN_ID/PATH"
 _LOGGED = re.compile(r"m-[0-9a-f]{32}\Z")
 """Ids of MLflow 3's logged models, which stand where names of registered models do."""
 
-_META = "registered_model_meta"
-"""A file that MLflow adds to what it downloads; the artifact does not have it."""
 _BOOKKEEPING = ("mlflow.log-model.history", "mlflow.modelVersions")
 """Tags in which MLflow keeps copies of what stands elsewhere."""
-_MAX_ENTRIES = 20_000
 _COMMIT = "mlflow.source.git.commit"
-_LOOK_S = 0.2
-
-
-class Moved(msgspec.Struct, frozen=True, tag="moved"):
-    """Bytes that came since the last one; ``total`` is 0 when it is not known."""
-
-    size: int
-    total: int
-
-
-class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
-    """``path``: what was downloaded. ``name``: what the registry or the run calls it. ``notes``: what is missing of
-    its story."""
-
-    path: str
-    name: str
-    origin: Origin
-    metrics: dict[str, float]
-    git_sha: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    code: str
-    message: str
-
-
-Line = Moved | Fetched | Failed
-Tell = Callable[[Line], None]
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -87,7 +55,7 @@ def fetch(source: str, folder: Path, tell: Tell) -> Fetched:
     with _typed(source):
         client = mlflow.MlflowClient()
         place = _resolve(client, source)
-        path = _download(place.uri, folder, tell)
+        path = download(place.uri, folder, tell)
         return _told(client, place, path, _without_credentials(mlflow.get_tracking_uri()))
 
 
@@ -129,66 +97,6 @@ def _version(client: Any, name: str, alias: str | None, version: str | None) -> 
     if version is None or not version.isdigit():
         raise errors.BadSettings(f"{version!r} is no version of an MLflow model: write a number, or NAME@ALIAS")
     return client.get_model_version(name, version)
-
-
-# --- moving -------------------------------------------------------------------------------------------------------
-
-
-def _download(uri: str, folder: Path, tell: Tell) -> Path:
-    import mlflow.artifacts
-
-    files = dict(_files(uri))
-    total = sum(files.values())
-    with ThreadPoolExecutor(1) as pool:
-        download = pool.submit(mlflow.artifacts.download_artifacts, artifact_uri=uri, dst_path=str(folder))
-        seen = 0
-        while True:
-            try:
-                # MLflow tells nothing of its way, so that what is on disk has to.
-                path = Path(download.result(_LOOK_S))
-            except Unfinished:
-                seen = _tell_growth(folder, seen, total, tell)
-                continue
-            break
-    if path.is_dir() and _META not in {PurePosixPath(name).name for name in files}:
-        (path / _META).unlink(missing_ok=True)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        raise errors.InvalidInput(f"MLflow has no artifact at {uri}: it was deleted, or never logged")
-    _tell_growth(folder, seen, total, tell)
-    return path
-
-
-def _files(uri: str) -> Iterator[tuple[str, int]]:
-    """Paths and sizes of the files of an artifact. Raises InvalidInput for names that lead out of its folder, and for
-    more of them than a model has."""
-    import mlflow.artifacts
-
-    pending, base = [""], uri.rstrip("/")
-    root = _RUN.match(uri)
-    left = _MAX_ENTRIES
-    while pending:
-        below = pending.pop()
-        for entry in mlflow.artifacts.list_artifacts(artifact_uri=f"{base}/{below}" if below else base):
-            left -= 1
-            if left < 0:
-                raise errors.InvalidInput(f"{uri} holds more than {_MAX_ENTRIES} files and folders: is it a model?")
-            if ".." in entry.path.split("/") or entry.path.startswith("/") or "\\" in entry.path:
-                raise errors.InvalidInput(
-                    f"{uri} holds a file that would be written outside its folder: {entry.path!r}"
-                )
-            # Paths of a run's artifacts begin at the run, the others at the model.
-            path = entry.path.removeprefix(f"{root['path'].strip('/')}/") if root else entry.path
-            if entry.is_dir:
-                pending.append(path)
-            else:
-                yield path, entry.file_size or 0
-
-
-def _tell_growth(folder: Path, seen: int, total: int, tell: Tell) -> int:
-    now = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    if now > seen:
-        tell(Moved(now - seen, total))
-    return max(now, seen)
 
 
 # --- its story ----------------------------------------------------------------------------------------------------
