@@ -15,7 +15,7 @@ import numpy as np
 import xgboost
 
 from tests import models, torchserve
-from tests.serving import served
+from tests.serving import eventually, served
 
 
 def headrace(*arguments: str | Path, mark: Path) -> Any:
@@ -65,7 +65,17 @@ def test_an_archive_is_pushed_refused_vouched_for_and_served(tmp_path: Path) -> 
 def test_a_file_on_the_command_line_is_served_when_it_is_trusted(tmp_path: Path) -> None:
     source = "def handle(data, context):\n    return data and [bytes(row['image'])[::-1] for row in data]\n"
     path = torchserve.archive(tmp_path, source, name="reversed")
-    with served(path, "--trust", path, "--option", "field=image", directory=tmp_path / "run") as server:
-        body = {"instances": [{"b64": base64.b64encode(b"\x89PNG").decode()}]}
-        answer = httpx.post(f"{server.url}/v1/models/reversed:predict", json=body).raise_for_status()
-        assert answer.json() == {"predictions": [{"b64": base64.b64encode(b"GNP\x89").decode()}]}
+    runtime = tmp_path / "runtime"
+    arguments = (path, "--trust", path, "--option", "field=image")
+    body = {"instances": [{"b64": base64.b64encode(b"\x89PNG").decode()}]}
+    expected = {"predictions": [{"b64": base64.b64encode(b"GNP\x89").decode()}]}
+    with served(*arguments, directory=tmp_path, environment={"HEADRACE_RUNTIME_DIR": str(runtime)}) as server:
+        url = f"{server.url}/v1/models/reversed:predict"
+        assert httpx.post(url, json=body).raise_for_status().json() == expected
+        [unpacked] = (runtime / "scratch").glob("model-*")
+        assert (unpacked / "handler.py").read_text() == source
+        server.children("replica.worker")[0].kill()
+        eventually(lambda: [folder for folder in (runtime / "scratch").glob("model-*") if folder != unpacked])
+        assert eventually(lambda: httpx.post(url, json=body).is_success)
+        assert len(list((runtime / "scratch").glob("model-*"))) == 1, "what the dead worker left is removed"
+    assert list((runtime / "scratch").glob("model-*")) == []

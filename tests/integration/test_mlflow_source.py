@@ -95,7 +95,7 @@ def test_an_alias_is_resolved_and_its_story_kept(run: Run, server: mlflow_server
     [
         ("models:/fraud/1", "fraud@1", "models:/fraud/1"),
         ("runs:/{run}/boosted", "boosted@1", "runs:/{run}/boosted"),
-        ("mlflow:runs:/{run}/boosted/", "boosted@1", "runs:/{run}/boosted/"),
+        ("mlflow:runs:/{run}/boosted/", "boosted@1", "runs:/{run}/boosted"),
         ("models:/{logged}", "boosted@1", "models:/{logged}"),
         ("runs:/{run}/plain/cancer.txt", "cancer@1", "runs:/{run}/plain/cancer.txt"),
     ],

@@ -70,8 +70,8 @@ def _mlflow_uri(source: str) -> str | None:
     """``models:/fraud@champion`` of ``mlflow:/models:/fraud@champion``, which MLflow itself writes without the prefix;
     None for sources of another kind."""
     if source.startswith(_PREFIX):
-        return source.removeprefix(_PREFIX).lstrip("/")
-    return source if source.startswith(("models:/", "runs:/")) else None
+        return source.removeprefix(_PREFIX).strip("/")
+    return source.rstrip("/") if source.startswith(("models:/", "runs:/")) else None
 
 
 def _environment(given: Mapping[str, str], tracking_uri: str | None) -> dict[str, str]:
