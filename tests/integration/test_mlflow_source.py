@@ -69,16 +69,16 @@ def test_an_alias_is_resolved_and_its_story_kept(run: Run, server: mlflow_server
     found = pushed(run, "risk-fraud", "mlflow:/models:/fraud@champion", "--metric", "recall=0.5", "--metadata", "a=b")
     draft = found["version"]
     assert (draft["ref"], draft["artifact"]["flavor"], found["runnable"]) == ("risk-fraud@1", "xgboost", True)
-    provenance, origin = draft["provenance"], draft["provenance"]["origin"]
+    provenance, tracked = draft["provenance"], draft["provenance"]["tracked"]
     assert provenance["source"] == "mlflow:/models:/fraud@champion"
     assert provenance["git_sha"] == mlflow_server.COMMIT
     assert provenance["metrics"] == {"auc": 0.875, "recall": 0.5}
     assert provenance["metadata"] == {"a": "b"}
     assert provenance["packages"]["xgboost"] == "3.0.1"
-    assert (origin["uri"], origin["server"]) == ("models:/fraud/1", server.url)
-    assert origin["run_id"] == server.seeded["run"]
-    assert origin["params"] == {"n_estimators": "3", "seed": "0"}
-    assert origin["tags"].items() >= {"team": "risk", "approved_by": "ada"}.items()
+    assert (tracked["uri"], tracked["server"]) == ("models:/fraud/1", server.url)
+    assert tracked["run_id"] == server.seeded["run"]
+    assert tracked["params"] == {"n_estimators": "3", "seed": "0"}
+    assert tracked["tags"].items() >= {"team": "risk", "approved_by": "ada"}.items()
     assert found["notes"] == ["the metric loss is nan, so it is left out"]
     assert draft["artifact"]["details"]["signature"] == "as in the model's file"
     files = {file["path"] for file in draft["files"]}
@@ -103,8 +103,8 @@ def test_an_alias_is_resolved_and_its_story_kept(run: Run, server: mlflow_server
 def test_every_form_of_a_source(run: Run, server: mlflow_server.Server, source: str, ref: str, uri: str) -> None:
     found = pushed(run, source.format(**server.seeded), "--tracking-uri", server.url, tracking=None)["version"]
     assert found["ref"] == ref
-    assert found["provenance"]["origin"]["uri"] == uri.format(**server.seeded)
-    assert found["provenance"]["origin"]["run_id"] == server.seeded["run"]
+    assert found["provenance"]["tracked"]["uri"] == uri.format(**server.seeded)
+    assert found["provenance"]["tracked"]["run_id"] == server.seeded["run"]
     assert found["provenance"]["metrics"] == {"auc": 0.875}
 
 
@@ -190,7 +190,7 @@ def test_a_server_that_is_not_there_is_said_without_its_password(run: Run) -> No
 
 def test_credentials_of_the_server_are_not_kept(run: Run, server: mlflow_server.Server) -> None:
     found = pushed(run, "models:/fraud/1", tracking=server.url.replace("//", "//ada:secret@"))
-    assert found["version"]["provenance"]["origin"]["server"] == server.url
+    assert found["version"]["provenance"]["tracked"]["server"] == server.url
     assert "secret" not in json.dumps(found)
 
 
@@ -276,7 +276,7 @@ def test_a_store_without_a_server_keeps_its_files(run: Run, tmp_path: Path) -> N
     seeded = store.run(SQLITE)
     before = {path: path.read_bytes() for path in (place / "mlruns").rglob("*") if path.is_file()}
     found = pushed(run, "models:/line/1", tracking=store.url)
-    assert found["version"]["provenance"]["origin"]["run_id"] == seeded["run"]
+    assert found["version"]["provenance"]["tracked"]["run_id"] == seeded["run"]
     assert before == {path: path.read_bytes() for path in (place / "mlruns").rglob("*") if path.is_file()}
 
 

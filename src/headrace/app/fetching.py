@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core import errors, names
-from headrace.core.versions import Origin
+from headrace.core.versions import TrackedModel
 from headrace.store.mlflow_lines import Failed, Fetched, Line, Moved
 
 Progress = Callable[[str, int, int], None]
@@ -36,7 +36,7 @@ class Source(msgspec.Struct, frozen=True):
     """A source on this disk, with what is known of it from elsewhere. ``notes`` are things its user should hear."""
 
     path: str
-    origin: Origin | None = None
+    tracked: TrackedModel | None = None
     metrics: dict[str, float] = {}
     git_sha: str | None = None
     notes: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def _from_mlflow(uri: str, folder: Path, environment: Mapping[str, str], moved: 
                 process.kill()  # it has ended, unless this process was interrupted
         if found is not None:
             path = _named(Path(found.path), folder, found.name)
-            return Source(str(path), found.origin, found.metrics, found.git_sha, found.notes)
+            return Source(str(path), found.tracked, found.metrics, found.git_sha, found.notes)
         log.seek(0)
         raise errors.StoreFailed(f"{uri}: the download from MLflow ended without a result: {log.read()[-_SHOWN:]}")
 

@@ -1,29 +1,40 @@
-"""The packages that a model asks for: ``requirements.txt`` of an MLflow folder or a TorchServe archive."""
+"""The packages that a version asks for are a file of it, also when its model keeps them inside an archive."""
 
 from __future__ import annotations
 
-import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.core.models import Artifact, Format
-from headrace.runtimes import torchserve_archive, zip_file
+import msgspec
 
-FILE = "requirements.txt"
-
-_PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
-
-
-def read(artifact: Artifact) -> bytes | None:
-    """The file's content; None when the artifact has none. Raises InvalidInput for a damaged archive."""
-    path = Path(artifact.path)
-    if artifact.format is Format.TORCHSERVE:
-        with zip_file.opened(path) as archive:
-            return torchserve_archive.requirements(archive, torchserve_archive.read(archive))
-    file = path / FILE
-    return file.read_bytes() if file.is_file() else None
+from headrace.core.models import Artifact
+from headrace.core.versions import StoredFile
+from headrace.runtimes import digest, version_files
+from headrace.store.artifacts import Artifacts
 
 
-def pinned(content: bytes) -> dict[str, str]:
-    """Versions of the packages that are pinned to one, by name."""
-    lines = content.decode("utf-8", "replace").splitlines()
-    return {match[1]: match[2] for line in lines if (match := _PINNED.match(line))}
+class Required(msgspec.Struct, frozen=True):
+    """``path`` is that of the requirements among the version's files, ``added`` is a file that came to them."""
+
+    content: bytes = b""
+    path: str | None = None
+    added: tuple[StoredFile, ...] = ()
+
+
+def keep(artifacts: Artifacts, artifact: Artifact, files: Sequence[StoredFile]) -> Required:
+    """Find the requirements of an inspected artifact, and store them when they are no file of the version yet.
+
+    Raises InvalidInput for an archive that is damaged, StorageFull, StoreFailed."""
+    content = version_files.requirements_of(artifact)
+    if content is None:
+        return Required()
+    inside = f"{version_files.MODEL}/{version_files.REQUIREMENTS}"
+    if any(file.path == inside for file in files):
+        return Required(content, inside)
+    with tempfile.TemporaryDirectory(prefix="headrace-push-") as folder:
+        made = Path(folder) / version_files.REQUIREMENTS
+        made.write_bytes(content)
+        stored = StoredFile(made.name, digest.of_file(made), len(content))
+        artifacts.put(made, stored.digest, lambda _: None)
+    return Required(content, stored.path, (stored,))

@@ -22,6 +22,14 @@ class ControllerRole(msgspec.Struct, frozen=True):
     """Monotonic seconds at which the command began."""
 
 
+def encoded(role: ControllerRole) -> bytes:
+    return msgspec.json.encode(role, enc_hook=str)  # paths
+
+
+def decoded(content: bytes) -> ControllerRole:
+    return msgspec.json.decode(content, type=ControllerRole, dec_hook=lambda kind, text: kind(text))
+
+
 class GatewayRole(msgspec.Struct, frozen=True):
     settings: GatewaySettings
     logs: LogSettings

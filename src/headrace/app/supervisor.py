@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import events, listening, orders
+from headrace.app import events, listening, orders, roles
 from headrace.app.roles import ControllerRole, GatewayRole
 from headrace.app.settings import ServeSettings
 from headrace.app.worker_process import WorkerProcess
@@ -192,7 +192,7 @@ class Supervisor:
             began=self._began,
         )
         path = self._directory / "controller.json"
-        path.write_bytes(msgspec.json.encode(role))
+        path.write_bytes(roles.encoded(role))
         self._controller = ChildProcess(
             "controller",
             self._python("headrace.app.controller", str(path)),

@@ -9,11 +9,13 @@ import threading
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
-from headrace.app.settings_layers import load_settings
+from headrace.app.settings_layers import load_settings, nothing_to_serve
+from headrace.app.state_location import is_named, locate
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
@@ -26,6 +28,8 @@ Examples:
   headrace serve pricer.py:Pricer --watch
   headrace serve model.pkl --trust model.pkl
   headrace serve fraud@champion churn@7
+  headrace serve fraud@champion --state /srv/headrace     (kept there)
+  headrace serve --state /srv/headrace                    (restores what was running)
   headrace serve --config production.yaml --port 80 --host 0.0.0.0 --no-auth
 
 Settings: flags win over the environment (HEADRACE_PORT, HEADRACE_REPLICAS, HEADRACE_BATCHING__MAX_BATCH_SIZE),
@@ -43,7 +47,7 @@ def serve(
         typer.Argument(
             metavar="[NAME=]PATH…",
             help="Model files, MLflow or repository folders, FILE.py:CLASS, or MODEL@VERSION and MODEL@ALIAS of the"
-            " registry. Default: those of headrace.yaml.",
+            " registry. Default: those of headrace.yaml; else what the state says was running.",
             show_default=False,
         ),
     ] = None,
@@ -54,11 +58,14 @@ def serve(
     state: Annotated[
         str | None,
         typer.Option(
-            "--state", metavar="DIR", help="Registry of MODEL@VERSION; default: $HEADRACE_STATE or ~/.headrace."
+            "--state",
+            metavar="DIR",
+            help="State directory: what is served is kept there, beside the registry, and restored without arguments."
+            " Default: $HEADRACE_STATE; else ~/.headrace for restoring and for MODEL@VERSION only.",
         ),
     ] = None,
     database: Annotated[
-        str | None, typer.Option("--database", metavar="URL", help="The registry's database, if it is postgresql://…")
+        str | None, typer.Option("--database", metavar="URL", help="The state's database, if it is postgresql://…")
     ] = None,
     artifacts: Annotated[
         str | None,
@@ -75,9 +82,10 @@ def serve(
     XGBoost, LightGBM, MLflow folders, Python classes, folders NAME/VERSION/file.
     """
     with reported(as_json):
-        settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
+        settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config, required=False)
+        settings = _with_state(settings, (state, database, artifacts), config)
         if any(map(is_reference, settings.models)):
-            settings = _with_registered(settings, (state, database, artifacts), quiet=quiet or as_json)
+            settings = _with_registered(settings, quiet=quiet or as_json)
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:
@@ -92,16 +100,31 @@ def serve(
     raise typer.Exit(code)
 
 
-def _with_registered(
-    settings: ServeSettings, place: tuple[str | None, str | None, str | None], *, quiet: bool
+def _with_state(
+    settings: ServeSettings, place: tuple[str | None, str | None, str | None], config: Path | None
 ) -> ServeSettings:
-    # Imported only when something of the registry is served: the rest needs no database.
+    """Models that are named are served for as long as the command runs, unless a state is named as well; without
+    models, what was running is restored from the state."""
+    location = locate(*place, os.environ)
+    named = is_named(place[0], place[1], os.environ)
+    if not named and not settings.models and not (location.directory / "state.db").exists():
+        raise nothing_to_serve(config, Path())
+    if named or not settings.models:
+        # Imported only when there is a state to keep: the rest needs no database.
+        from headrace.app.owned_state import probe
+
+        if not probe(location) and not named and not settings.models:
+            raise nothing_to_serve(config, Path())
+    return msgspec.structs.replace(settings, location=location, owns_state=named or not settings.models)
+
+
+def _with_registered(settings: ServeSettings, *, quiet: bool) -> ServeSettings:
     from headrace.app.registered_models import with_registered
-    from headrace.app.registry_state import locate
     from headrace.cli.transfer_bar import transfer_bar
 
+    assert settings.location is not None
     with transfer_bar("Fetching", quiet=quiet) as progress:
-        return with_registered(settings, locate(*place, os.environ), progress)
+        return with_registered(settings, settings.location, progress)
 
 
 def _stop_with_parent(orphaned: threading.Event) -> None:

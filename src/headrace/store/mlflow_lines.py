@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.core.versions import Origin
+from headrace.core.versions import TrackedModel
 
 
 class Moved(msgspec.Struct, frozen=True, tag="moved"):
@@ -22,7 +22,7 @@ class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
 
     path: str
     name: str
-    origin: Origin
+    tracked: TrackedModel
     metrics: dict[str, float]
     git_sha: str | None = None
     notes: tuple[str, ...] = ()

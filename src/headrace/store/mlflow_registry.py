@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from headrace.core import errors
-from headrace.core.versions import Origin
+from headrace.core.versions import TrackedModel
 from headrace.store.mlflow_download import download
 from headrace.store.mlflow_lines import Failed, Fetched, Line, Tell
 
@@ -130,8 +130,8 @@ def _told(client: Any, place: _Place, path: Path, server: str) -> Fetched:
         tags.pop(name, None)
     odd = [name for name, value in metrics.items() if not math.isfinite(value)]
     notes.extend(f"the metric {name} is {metrics.pop(name)}, so it is left out" for name in odd)
-    origin = Origin(place.uri, server, place.run_id, {k: str(v) for k, v in params.items()}, tags)
-    return Fetched(str(path), place.name, origin, metrics, tags.get(_COMMIT), tuple(notes))
+    tracked = TrackedModel(place.uri, server, place.run_id, {k: str(v) for k, v in params.items()}, tags)
+    return Fetched(str(path), place.name, tracked, metrics, tags.get(_COMMIT), tuple(notes))
 
 
 def _without_credentials(uri: str) -> str:

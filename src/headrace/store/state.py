@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from headrace.store.answers import Answers
 from headrace.store.database import Database
+from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
 from headrace.store.models import Models
 from headrace.store.trust import Trust
@@ -20,6 +22,8 @@ class Transaction:
         self.models = Models(connection)
         self.trust = Trust(connection)
         self.events = Events(connection)
+        self.endpoints = Endpoints(connection)
+        self.answers = Answers(connection)
 
 
 class State:

@@ -108,7 +108,10 @@ def test_environment_and_config_file(served: Served) -> None:
         (("--config", "absent.yaml"), "absent.yaml: cannot be read"),
     ],
 )
-def test_wrong_arguments_end_with_2_and_a_reason(served: Served, arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_arguments_end_with_2_and_a_reason(
+    served: Served, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # what was served by the one who runs the tests is not restored
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
