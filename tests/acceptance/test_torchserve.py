@@ -14,14 +14,15 @@ import httpx
 import numpy as np
 import xgboost
 
-from tests import models, torchserve
+import headrace
+from tests import models, registry_server, torchserve
 from tests.serving import eventually, served
 
 
-def headrace(*arguments: str | Path, mark: Path) -> Any:
-    command = [sys.executable, "-m", "headrace.cli.main", "models", *map(str, arguments), "--json"]
+def command(*arguments: str | Path, mark: Path) -> Any:
+    line = [sys.executable, "-m", "headrace.cli.main", "models", *map(str, arguments), "--json"]
     environment = {**os.environ, "RAN_MARK": str(mark)}
-    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(line, capture_output=True, check=True, text=True, timeout=60, env=environment)
     return json.loads(done.stdout)
 
 
@@ -29,13 +30,13 @@ def test_an_archive_is_pushed_refused_vouched_for_and_served(tmp_path: Path) -> 
     mark, state, model = tmp_path / "ran", tmp_path / "state", models.build("xgboost-ubj")
     path = torchserve.fraud(tmp_path, model)
     requirements = (tmp_path / "requirements.txt").read_text()
-    [pushed] = headrace("push", "fraud", path, "--state", state, mark=mark)
+    [pushed] = command("push", "fraud", path, "--state", state, mark=mark)
     draft = pushed["version"]
     assert pushed["runnable"] is False
     assert draft["artifact"]["details"]["handler"] == "handler.py"
     assert draft["requirements"] == "requirements.txt"
     assert draft["provenance"]["packages"] == {"xgboost-cpu": "3.0.1"}
-    headrace("pull", "fraud@1", tmp_path / "copy", "--state", state, mark=mark)
+    command("pull", "fraud@1", tmp_path / "copy", "--state", state, mark=mark)
     assert (tmp_path / "copy" / "requirements.txt").read_text() == requirements
     environment = {"RAN_MARK": str(mark), "HEADRACE_STATE": str(state)}
     with served("fraud@1", directory=tmp_path / "run", environment=environment) as server:
@@ -43,7 +44,7 @@ def test_an_archive_is_pushed_refused_vouched_for_and_served(tmp_path: Path) -> 
         assert "its handler is Python code of whoever made it" in failed["reason"]
         assert failed["reason"].endswith("headrace models trust fraud@1")
     assert not mark.exists(), "the handler ran though nobody vouched for it"
-    headrace("trust", "fraud@1", "--state", state, mark=mark)
+    command("trust", "fraud@1", "--state", state, mark=mark)
     features = models.inputs("xgboost-ubj", 3)["input"]
     bodies = [json.dumps(row.tolist()) for row in features]
     expected = xgboost.Booster(model_file=model).predict(xgboost.DMatrix(features)) + 1
@@ -60,6 +61,22 @@ def test_an_archive_is_pushed_refused_vouched_for_and_served(tmp_path: Path) -> 
         assert refused.status_code == 400
         assert "the handler answered with status 422 told to fail" in refused.text
     assert mark.exists()
+
+
+def test_an_archive_pushed_from_python_keeps_its_requirements(tmp_path: Path) -> None:
+    path = torchserve.fraud(tmp_path, models.build("xgboost-ubj"))
+    with (
+        registry_server.owning(tmp_path / "state") as server,
+        headrace.Client(management_url=server.url) as client,
+    ):
+        [pushed] = client.models.push(path, "fraud")
+        draft = pushed.version.draft
+        assert (draft.requirements, draft.provenance.packages) == ("requirements.txt", {"xgboost-cpu": "3.0.1"})
+        assert draft.artifact.details["model_version"] == "2.1"
+        client.models.pull("fraud@1", tmp_path / "copy")
+    content = (tmp_path / "requirements.txt").read_bytes()
+    assert (tmp_path / "copy" / "requirements.txt").read_bytes() == content
+    assert (tmp_path / "copy" / "model" / "fraud.mar").read_bytes() == path.read_bytes()
 
 
 def test_a_file_on_the_command_line_is_served_when_it_is_trusted(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ if _ROOT not in sys.path:
 from headrace.app.pushing import PushRequest, push  # noqa: E402
 from headrace.app.registry_state import locate, open_registry  # noqa: E402
 from headrace.core import errors  # noqa: E402
-from tests import mlflow_server, models  # noqa: E402
+from tests import mlflow_server, models, registry_server  # noqa: E402
 from tests.serving import served  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("mlflow")
@@ -137,6 +137,17 @@ def test_bytes_are_told_on_their_way(server: mlflow_server.Server, tmp_path: Pat
     assert "model/code/package/inner/part.py" in {file.path for file in found.version.draft.files}
     assert totals == {source: found.version.size, "x": found.version.size}
     assert totals["x"] == moved["x"] <= moved[source], "MLflow adds a file of its own that is not kept"
+
+
+def test_a_server_that_owns_the_registry_keeps_the_same(run: Run, server: mlflow_server.Server, tmp_path: Path) -> None:
+    with registry_server.owning(tmp_path / "state"):
+        found = pushed(run, "mlflow:/models:/fraud/2", "--state", str(tmp_path / "state"))
+    provenance = found["version"]["provenance"]
+    assert (provenance["tracked"]["uri"], provenance["tracked"]["run_id"]) == ("models:/fraud/2", server.seeded["run"])
+    assert (provenance["git_sha"], provenance["metrics"]) == (mlflow_server.COMMIT, {"auc": 0.875})
+    assert found["version"]["requirements"] == "model/requirements.txt"
+    assert "the signature has columns that the model lacks: balance" in found["notes"]
+    assert found["version"]["artifact"]["warnings"] == found["notes"][1:]
 
 
 def test_a_model_of_the_registry_is_served(run: Run, tmp_path: Path) -> None:
