@@ -68,6 +68,18 @@ class InspectedArtifact(BaseModel):
     imports: list[str] = Field(description="What unpickling would import.")
     flavor: str | None = Field(description="Of an MLflow folder.")
     attribute: str | None = Field(description="Class in a Python file.")
+    details: dict[str, str] = Field(description="What it says of itself, for people.")
+    warnings: list[str] = Field(description="What is odd about it; it can be served all the same.")
+
+
+class TrackedModel(BaseModel):
+    """A model in an experiment tracker (MLflow) and the run that made it, as they were when it was pushed."""
+
+    uri: Text = Field(max_length=4096, description="With its alias resolved.", examples=["models:/fraud/3"])
+    server: Text = Field(max_length=4096, description="Address of the tracker, without credentials.")
+    run_id: Text | None = Field(None, max_length=255)
+    params: dict[Text, Text] = Field({}, max_length=1000)
+    tags: dict[Text, Text] = Field({}, max_length=1000)
 
 
 class Origin(BaseModel):
@@ -80,6 +92,7 @@ class Origin(BaseModel):
     packages: dict[str, str]
     metrics: dict[str, float]
     metadata: dict[str, str]
+    tracked: TrackedModel | None = Field(description="For models out of an experiment tracker.")
 
 
 class Trust(BaseModel):
@@ -110,6 +123,7 @@ class Version(BaseModel):
     signature: DeclaredSignature | None
     golden: str | None = Field(description="Path of the golden requests among the files.")
     reference: str | None = Field(description="Path of the reference data among the files.")
+    requirements: str | None = Field(description="Path of the packages that it asks for among the files.")
 
     @classmethod
     def of(cls, version: CoreVersion, aliases: list[str], grant: TrustGrant | None) -> Version:
@@ -280,6 +294,7 @@ class RegisterVersion(_Request):
     metadata: dict[Text, Text] = Field({}, max_length=1000, examples=[{"team": "risk"}])
     trusted: bool = Field(False, description="You vouch for the code that the model brings along.")
     alias: Text = Field("", description="To be pointed at the new version.", examples=["champion"])
+    tracked: TrackedModel | None = None
 
     def registration(self) -> Registration:
         """As the registry takes it. Raises InvalidInput for a signature that is none."""

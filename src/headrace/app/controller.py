@@ -404,6 +404,7 @@ class Controller:
                     batch_limit=d.batching.max_batch_size,
                     options=dict(d.platform_options),
                     source=source_copies.find(Path(self._role.directory), d.artifact),
+                    scratch=str(Path(self._role.directory) / "scratch"),
                 ),
                 warmup=d.warmup,
             )

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from headrace.app import required_packages
+from headrace.app import required_packages, requirements
+from headrace.app.fetching import Progress, Source, fetched, is_remote
 from headrace.app.inspection import inspect_targets
 from headrace.app.registry_state import RegistryState
 from headrace.core import errors, names
@@ -26,13 +26,12 @@ from headrace.core.models import Artifact, Signature
 from headrace.core.versions import Draft, Provenance, Registration, StoredFile, Version
 from headrace.runtimes import digest, repository, version_files
 from headrace.runtimes.repository import Found
-
-Progress = Callable[[str, int, int], None]
-"""What is being moved, bytes that were just moved, bytes in all (0: not known)."""
+from headrace.store.artifacts import Artifacts
 
 
 class PushRequest(msgspec.Struct, frozen=True):
-    """``source``: a path, ``file.py:Class`` or a URL. ``model`` None: named after what is found."""
+    """``source``: a path, ``file.py:Class``, a URL or a model in MLflow (``mlflow:/models:/fraud@champion``), whose
+    server is ``tracking_uri`` (None: what the environment says). ``model`` None: named after what is found."""
 
     source: str
     model: str | None = None
@@ -44,27 +43,26 @@ class PushRequest(msgspec.Struct, frozen=True):
     metrics: dict[str, float] = {}
     trusted: bool = False
     alias: str = ""
+    tracking_uri: str | None = None
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """A version, and whether the code that it bears may run.
-
-    ``ignored`` is a ``requirements.txt`` that stands beside the file that was pushed and was not taken."""
+    """A version, whether the code that it bears may run, and what whoever pushed it should hear."""
 
     version: Version
     runnable: bool
-    ignored: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """A model that is inspected and hashed: what to register, and where its files lie, by their path in the version."""
+    """A model that is inspected and hashed: what to register, where its files lie, by their path in the version, and
+    what whoever pushes it should hear."""
 
     model: str
     artifact: Artifact
     registration: Registration
     sources: dict[str, Path]
-    ignored: str | None = None
-    """A ``requirements.txt`` beside a lone file, which may be that of a whole project."""
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -75,7 +73,8 @@ class Prepared(msgspec.Struct, frozen=True):
 def push(state: RegistryState, request: PushRequest, progress: Progress) -> list[Pushed]:
     """Push everything at the source; versions of an imported repository keep their numbers.
 
-    Raises InvalidInput, Unsupported for what is no model, Conflict for numbers that are used, StoreFailed."""
+    Raises InvalidInput, Unsupported for what is no model, Conflict for numbers that are used, StoreFailed, and for
+    sources elsewhere what ``fetching.fetched`` raises."""
     with prepared(request, progress) as found:
         return [_push_one(state, entry, progress) for entry in found]
 
@@ -85,15 +84,14 @@ def prepared(request: PushRequest, progress: Progress) -> Iterator[Iterator[Prep
     """Everything at the source, one after the other; hashed when it is its turn. The files are there while the block
     runs."""
     signature = _signature(request.signature)
-    with _fetched(request.source, progress) as path:
-        found = _find(path, request)
+    with fetched(request.source, request.tracking_uri, progress) as source:
+        found = _find(source.path, request)
         extras = _extras(request)
         artifacts = _inspect(found)
         if request.signature is not None and len(found) > 1:
             raise errors.BadSettings(f"--signature fits one version, but {request.source} holds {len(found)}")
-        root = Path(path).absolute()
         yield (
-            _prepare(request, entry, artifact, root, signature, extras)
+            _prepare(request, entry, artifact, source, signature, extras)
             for entry, artifact in zip(found, artifacts, strict=True)
         )
 
@@ -102,7 +100,7 @@ def _prepare(
     request: PushRequest,
     entry: Found,
     artifact: Artifact,
-    root: Path,
+    source: Source,
     signature: Signature | None,
     extras: dict[str, Path],
 ) -> Prepared:
@@ -113,25 +111,26 @@ def _prepare(
     version_files.require_inspected(artifact, {name: file.digest for name, file in stored.items()})
     if packages is not None and stored[REQUIREMENTS].digest != packages.digest:
         raise errors.InvalidInput(f"{packages.path} changed while it was pushed; push it again")
-    remote = "://" in request.source
+    remote = is_remote(request.source)
     registration = Registration(
         path=version_files.entry_of(artifact),
         files=tuple(stored.values()),
         source=request.source if remote else str(Path(request.source).absolute()),
         attribute=artifact.attribute,
-        number=version_files.number_of(entry, root),
+        number=version_files.number_of(entry, Path(source.path).absolute()),
         signature=signature,
         golden=version_files.GOLDEN if request.golden else None,
         reference=version_files.REFERENCE if request.reference else None,
         requirements=None if required is None else REQUIREMENTS,
-        git_sha=None if remote else _git_sha(Path(request.source).absolute().parent),
-        metrics=request.metrics,
+        git_sha=source.git_sha if remote else _git_sha(Path(request.source).absolute().parent),
+        metrics=source.metrics | request.metrics,
         metadata=request.metadata,
         trusted=request.trusted,
         alias=request.alias,
+        tracked=source.tracked,
     )
-    ignored = _ignored(artifact, root, required)
-    return Prepared(request.model or entry.name, artifact, registration, sources, ignored)
+    notes = source.notes + artifact.warnings + _ignored(artifact, Path(source.path).absolute(), required)
+    return Prepared(request.model or entry.name, artifact, registration, sources, notes)
 
 
 def _push_one(state: RegistryState, entry: Prepared, progress: Progress) -> Pushed:
@@ -139,51 +138,50 @@ def _push_one(state: RegistryState, entry: Prepared, progress: Progress) -> Push
     for file in wanted.files:
         state.artifacts.put(entry.sources[file.path], file.digest, lambda n: progress(entry.model, n, entry.size))
     required = entry.sources.get(REQUIREMENTS)
-    draft = make_draft(entry.model, entry.artifact, wanted, who=state.who, at=time.time(), required=required)
+    draft = make_draft(
+        state.artifacts, entry.model, entry.artifact, wanted, who=state.who, at=time.time(), required=required
+    )
     with state.changing("headrace models push") as registry:
         version = registry.register(draft, number=wanted.number, trusted=wanted.trusted, alias=wanted.alias)
         runnable = not draft.code_bearing or registry.trust_in(version) is not None
-        return Pushed(version, runnable, entry.ignored)
+        return Pushed(version, runnable, entry.notes)
 
 
 def make_draft(
-    model: str, artifact: Artifact, wanted: Registration, *, who: str, at: float, required: Path | None = None
+    artifacts: Artifacts,
+    model: str,
+    artifact: Artifact,
+    wanted: Registration,
+    *,
+    who: str,
+    at: float,
+    required: Path | None = None,
 ) -> Draft:
     """What an inspected artifact and what was said about it make together. ``at`` in seconds since 1970; ``required``:
-    the version's ``requirements.txt``, where it can be read."""
+    the requirements that are named, where they can be read. Raises StorageFull, StoreFailed."""
+    kept = requirements.keep(artifacts, artifact, wanted.requirements, required)
     return Draft(
         model=model,
         artifact=msgspec.structs.replace(artifact, path=wanted.path),
-        files=wanted.files,
+        files=(*wanted.files, *kept.added),
         provenance=Provenance(
             who=who,
             at=at,
             source=wanted.source,
             git_sha=wanted.git_sha,
-            packages=version_files.packages_of(required or Path(artifact.path) / REQUIREMENTS),
+            packages=version_files.packages_of(kept.content),
             metrics=wanted.metrics,
             metadata=wanted.metadata,
+            tracked=wanted.tracked,
         ),
         signature=wanted.signature,
         golden=wanted.golden,
         reference=wanted.reference,
-        requirements=wanted.requirements,
+        requirements=kept.path,
     )
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _fetched(source: str, progress: Progress) -> Iterator[str]:
-    """A local path to the source; what comes from an object store lies in a temporary folder."""
-    if "://" not in source:
-        yield source
-        return
-    from headrace.store.object_artifacts import download
-
-    with tempfile.TemporaryDirectory(prefix="headrace-push-") as folder:
-        yield str(download(source, Path(folder), lambda count: progress(source, count, 0)))
 
 
 def _find(path: str, request: PushRequest) -> list[Found]:
@@ -230,10 +228,12 @@ def _required(request: PushRequest, entry: Found) -> Path | None:
     return None if entry.requirements is None else Path(entry.requirements)
 
 
-def _ignored(artifact: Artifact, root: Path, required: Path | None) -> str | None:
+def _ignored(artifact: Artifact, root: Path, required: Path | None) -> tuple[str, ...]:
     """Beside a lone file it may be that of a whole project: the user must say so."""
     beside = Path(artifact.path).parent / REQUIREMENTS
-    return str(beside) if required is None and not root.is_dir() and beside.is_file() else None
+    if required is not None or root.is_dir() or not beside.is_file():
+        return ()
+    return (f"{beside} is not part of it; --requirements would give it an environment of its own",)
 
 
 def _signature(path: Path | None) -> Signature | None:

@@ -42,7 +42,7 @@ def inspected(artifacts: Artifacts, model: str, wanted: Registration, who: str) 
         required = None if wanted.requirements is None else root / wanted.requirements
         if required is not None:
             required_packages.read(required, named=False)
-        return pushing.make_draft(model, artifact, wanted, who=who, at=time.time(), required=required)
+        return pushing.make_draft(artifacts, model, artifact, wanted, who=who, at=time.time(), required=required)
 
 
 def _check_paths(wanted: Registration) -> None:

@@ -25,7 +25,7 @@ class RemoteModels:
         with prepared(request, progress) as found:
             for entry in found:
                 view = self._models.register(entry.model, entry.registration, entry.sources, progress)
-                pushed.append(Pushed(view.version, view.runnable, entry.ignored))
+                pushed.append(Pushed(view.version, view.runnable, entry.notes))
         return pushed
 
     def models(self) -> list[ModelLine]:

@@ -17,22 +17,24 @@ from headrace.app.pushing import Pushed
 from headrace.app.quantities import format_size
 from headrace.app.stored_versions import Verdict
 from headrace.control.registry import Model, Story
-from headrace.core.versions import ModelLine, TrustGrant, Version, VersionView
+from headrace.core.versions import ModelLine, TrackedModel, TrustGrant, Version, VersionView
 from headrace.store.artifacts import Collected
 
 
 def print_pushed(pushed: Sequence[Pushed], as_json: bool) -> None:
     if as_json:
-        return _json([{"version": _version(entry.version), "runnable": entry.runnable} for entry in pushed])
+        return _json(
+            [{"version": _version(entry.version), "runnable": entry.runnable, "notes": entry.notes} for entry in pushed]
+        )
     for entry in pushed:
         version = entry.version
         typer.echo(f"{version.ref}  {_format(version)}  {format_size(version.size)}  {version.draft.artifact.digest}")
+        for note in entry.notes:
+            typer.secho(f"  {note}", fg="yellow")
         if not entry.runnable:
             typer.secho(
                 f"  it brings code along; to let it run, vouch for it: headrace models trust {version.ref}", fg="yellow"
             )
-        if entry.ignored is not None:
-            typer.echo(f"  {entry.ignored} is not part of it; --requirements would give it an environment of its own")
     return None
 
 
@@ -95,12 +97,16 @@ def print_version(view: VersionView, as_json: bool) -> None:
         "version": version.ref,
         "aliases": ", ".join(aliases),
         "format": _format(version),
+        "about": _pairs(draft.artifact.details),
         "digest": draft.artifact.digest,
         "pushed": f"{_time(provenance.at)} by {provenance.who}",
         "source": provenance.source,
+        "tracked": _tracked(provenance.tracked),
         "commit": provenance.git_sha or "",
         "code": _code(version, trust),
         "metrics": _pairs(provenance.metrics),
+        "params": _pairs(provenance.tracked.params if provenance.tracked else {}),
+        "tags": _pairs(provenance.tracked.tags if provenance.tracked else {}),
         "metadata": _pairs(provenance.metadata),
         "packages": _pairs(provenance.packages),
         "runs in": "an environment of its own" if draft.requirements is not None else "",
@@ -108,6 +114,8 @@ def print_version(view: VersionView, as_json: bool) -> None:
     for name, text in rows.items():
         if text:
             typer.echo(f"{name:<9} {text}")
+    for warning in draft.artifact.warnings:
+        typer.secho(f"{'warning':<9} {warning}", fg="yellow")
     for file in draft.files:
         typer.echo(f"{'file':<9} {file.path}  {format_size(file.size)}")
     return None
@@ -180,6 +188,12 @@ def _code(version: Version, trust: TrustGrant | None) -> str:
     if trust is None:
         return "not trusted: it will not be loaded"
     return ", ".join(filter(None, [f"trusted by {trust.who}", _time(trust.at), what]))
+
+
+def _tracked(tracked: TrackedModel | None) -> str:
+    if tracked is None:
+        return ""
+    return f"{tracked.uri} at {tracked.server}{f', run {tracked.run_id}' if tracked.run_id else ''}"
 
 
 def _pairs(values: dict[str, Any]) -> str:

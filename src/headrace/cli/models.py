@@ -88,13 +88,18 @@ def _epilog(*examples: str) -> str:
         "push fraud s3://bucket/model.ubj --golden golden.jsonl --reference train.parquet --metric auc=0.93",
         "push pricer.py:Pricer --trust --alias champion",
         "push churn model.joblib --requirements requirements.txt --trust     (runs in an environment of its own)",
+        "push fraud mlflow:/models:/fraud@champion --tracking-uri http://127.0.0.1:5000",
+        "push fraud fraud.mar                    (a TorchServe archive; its handler is not run)",
         "push repository/            (every model and version of a Triton or TensorFlow Serving repository)",
     )
 )
 def push(
     what: Annotated[
         list[str],
-        typer.Argument(metavar="[MODEL] SOURCE", help="File, folder, FILE.py:CLASS, s3://, gs:// or az:// URL."),
+        typer.Argument(
+            metavar="[MODEL] SOURCE",
+            help="File, folder, FILE.py:CLASS, s3://, gs:// or az:// URL, mlflow:/models:/NAME@ALIAS.",
+        ),
     ],
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="Typed inputs and outputs.")
@@ -120,6 +125,10 @@ def push(
     metric: Annotated[list[str] | None, typer.Option("--metric", metavar="K=NUMBER", help="Repeatable.")] = None,
     alias: Annotated[str, typer.Option("--alias", metavar="NAME", help="Point this alias at the new version.")] = "",
     trust: Annotated[bool, typer.Option("--trust", help="You vouch for the code that the model brings along.")] = False,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option("--tracking-uri", metavar="URL", help="MLflow's server; default: $MLFLOW_TRACKING_URI."),
+    ] = None,
     state: State = None,
     database: Database = None,
     files: Files = None,
@@ -128,7 +137,8 @@ def push(
 ) -> None:
     """Store a model as a new version.
 
-    It is inspected in a process of its own, never loaded. Repositories keep their version numbers.
+    It is inspected in a process of its own, never loaded. Repositories keep their version numbers. Of a model in an
+    MLflow registry the alias is resolved to a number, and its run's metrics, parameters, tags and commit are kept.
     """
     with opened_models(state, database, files, server, as_json) as models:
         from headrace.app.pushing import PushRequest
@@ -148,6 +158,7 @@ def push(
             metrics={name: _number(name, value) for name, value in _pairs("--metric", metric)},
             trusted=trust,
             alias=alias,
+            tracking_uri=tracking_uri,
         )
         with transfer_bar("Storing", quiet=as_json) as progress:
             pushed = models.push(request, progress)

@@ -78,6 +78,7 @@ class Format(StrEnum):
     XGBOOST_UBJ = "xgboost-ubj"
     LIGHTGBM = "lightgbm"
     MLFLOW = "mlflow"
+    TORCHSERVE = "torchserve"
     PYTHON = "python"
     ECHO = "echo"
 
@@ -91,12 +92,16 @@ class Artifact(msgspec.Struct, frozen=True):
     path: str
     format: Format
     runtime: str
-    """Name in ``runtimes/table.py``: onnx, sklearn, pickle, xgboost, lightgbm, mlflow, python, echo."""
+    """Name in ``runtimes/table.py``: onnx, sklearn, pickle, xgboost, lightgbm, mlflow, torchserve, python, echo."""
     digest: str
     code_bearing: bool = False
-    """Loading runs code chosen by the artifact's author: pickle, joblib, cloudpickle, .py."""
+    """Loading runs code chosen by the artifact's author: pickle, joblib, cloudpickle, .mar, .py."""
     imports: tuple[str, ...] = ()
     flavor: str | None = None
     """For MLflow folders: the flavor that will be loaded, e.g. ``sklearn``."""
     attribute: str | None = None
     """For Python files: the class after the colon, ``pricer.py:Pricer``."""
+    details: dict[str, str] = {}
+    """What the artifact says of itself, for people: name, version and handler of a TorchServe archive."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about it and should be told, such as a signature that is not the model's. It is served even so."""

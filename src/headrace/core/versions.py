@@ -19,19 +19,33 @@ class StoredFile(msgspec.Struct, frozen=True):
     size: int
 
 
+class TrackedModel(msgspec.Struct, frozen=True):
+    """A model in an experiment tracker (MLflow) and the run that made it, as they were when it was pushed."""
+
+    uri: str
+    """The model there, with its alias resolved: ``models:/fraud/3``, ``runs:/RUN_ID/model``."""
+    server: str
+    """Address of the tracker, without credentials."""
+    run_id: str | None = None
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+
+
 class Provenance(msgspec.Struct, frozen=True):
     """Where a version came from. ``at`` is in seconds since 1970 (UTC)."""
 
     who: str
     at: float
     source: str
-    """What was pushed: a path or a URL."""
+    """What was pushed: a path or a URL, as it was given."""
     git_sha: str | None = None
-    """Commit of the repository that the source lies in."""
+    """Commit of the repository that the source lies in, or that the run was started from."""
     packages: dict[str, str] = {}
     """Packages that the model says it was made with, by name."""
     metrics: dict[str, float] = {}
     metadata: dict[str, str] = {}
+    tracked: TrackedModel | None = None
+    """For models out of an experiment tracker."""
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -87,6 +101,7 @@ class Registration(msgspec.Struct, frozen=True):
     """Whoever asks vouches for the code that the model brings along."""
     alias: str = ""
     """To be pointed at the new version; empty: none."""
+    tracked: TrackedModel | None = None
 
 
 class Version(msgspec.Struct, frozen=True):

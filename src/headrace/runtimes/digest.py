@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
 
 from headrace.core import errors
@@ -23,6 +24,12 @@ MAX_FILES = 20_000
 
 def of_file(path: Path) -> str:
     return f"sha256:{_hex(path)}"
+
+
+def of_open_file(file: BufferedReader) -> str:
+    """Digest of a file from its beginning to its end; whoever reads on in it reads what was hashed."""
+    file.seek(0)
+    return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def of_files(root: Path, files: Iterable[Path]) -> str:

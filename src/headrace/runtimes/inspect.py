@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,19 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.models import Artifact, Format
-from headrace.runtimes import compressed, digest, mlmodel, onnx_file, pickle_scan, python_file, skops_file, sniff
+from headrace.runtimes import (
+    compressed,
+    digest,
+    mlmodel,
+    mlmodel_signature,
+    onnx_file,
+    pickle_scan,
+    python_file,
+    skops_file,
+    sniff,
+    torchserve_archive,
+    zip_file,
+)
 
 _HEAD = 4096
 _ECHO = b"headrace-echo 1"
@@ -58,7 +71,7 @@ def _inspect(path: Path, attribute: str | None) -> Artifact:
         head = bytes(buffer[:_HEAD])
         sniff.refuse_foreign(head)
         if head.startswith(b"PK\x03\x04"):
-            return _zip(path, buffer)
+            return _zip(path)
         if head.startswith(_ECHO):
             return _artifact(path, Format.ECHO, "echo")
         if head.startswith(b"tree\n") and b"\nversion=v" in head[:256]:
@@ -160,9 +173,25 @@ def _xgboost(path: Path, buffer: memoryview, head: bytes) -> Artifact:
 # --- formats that may carry code ----------------------------------------------------------------------------------
 
 
-def _zip(path: Path, buffer: memoryview) -> Artifact:
-    untrusted = skops_file.untrusted_types(path, buffer)
+def _zip(path: Path) -> Artifact:
+    with zip_file.opened(path) as archive:
+        if torchserve_archive.MANIFEST in archive.namelist():
+            return _torchserve(path, archive)
+        untrusted = skops_file.untrusted_types(archive)
     return _artifact(path, Format.SKOPS, "sklearn", code_bearing=bool(untrusted), imports=untrusted)
+
+
+def _torchserve(path: Path, archive: zipfile.ZipFile) -> Artifact:
+    described = torchserve_archive.read(archive)
+    imports = torchserve_archive.imports_of(archive, described)
+    return _artifact(
+        path,
+        Format.TORCHSERVE,
+        "torchserve",
+        code_bearing=True,
+        imports=imports,
+        details=described.details(),
+    )
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -244,10 +273,22 @@ def _folder(path: Path) -> Artifact:
 def _mlflow(folder: Path) -> Artifact:
     model = mlmodel.read(folder)
     common: dict[str, Any] = {"digest": digest.of_folder(folder), "flavor": model.flavor}
+    details = mlmodel.details(model)
     if model.path is None:
-        return _artifact(folder, Format.MLFLOW, "mlflow", code_bearing=True, imports=("mlflow.pyfunc",), **common)
+        more = common | {"imports": ("mlflow.pyfunc",), "details": details}
+        return _artifact(folder, Format.MLFLOW, "mlflow", code_bearing=True, **more)
     inner = inspect(model.path)
-    return _artifact(folder, Format.MLFLOW, "mlflow", code_bearing=inner.code_bearing, imports=inner.imports, **common)
+    compared = mlmodel_signature.compare(model.document.get("signature"), inner)
+    return _artifact(
+        folder,
+        Format.MLFLOW,
+        "mlflow",
+        code_bearing=inner.code_bearing,
+        imports=inner.imports,
+        details=details | {"signature": compared.verdict},
+        warnings=compared.differences,
+        **common,
+    )
 
 
 # --- the command --------------------------------------------------------------------------------------------------

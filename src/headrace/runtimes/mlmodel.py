@@ -48,12 +48,14 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class MLModel(msgspec.Struct, frozen=True):
-    """``path`` is the flavor's file (None for pyfunc). ``columns`` is None when no column signature is given."""
+    """``path`` is the flavor's file (None for pyfunc). ``columns`` is None when no column signature is given.
+    ``document`` is the whole MLmodel file."""
 
     flavor: str
     path: Path | None
     code: Path | None
     columns: tuple[Column, ...] | None
+    document: dict[str, Any]
 
 
 def read(folder: Path) -> MLModel:
@@ -71,15 +73,20 @@ def read(folder: Path) -> MLModel:
         if named is None:
             raise errors.InvalidInput(f"{folder / FILE}: flavor {flavor} names no file ({' or '.join(keys)})")
         code = settings.get("code")
-        return MLModel(
-            flavor, _inside(folder, named), _inside(folder, code) if isinstance(code, str) else None, columns
-        )
+        inside = _inside(folder, code) if isinstance(code, str) else None
+        return MLModel(flavor, _inside(folder, named), inside, columns, document)
     if isinstance(flavors.get(PYFUNC), dict):
-        return MLModel(PYFUNC, None, None, columns)
+        return MLModel(PYFUNC, None, None, columns, document)
     raise errors.Unsupported(
         f"{folder} has the MLflow flavors {', '.join(map(str, flavors))};"
         f" supported are {', '.join(_FILE_KEYS)} and {PYFUNC}"
     )
+
+
+def details(model: MLModel) -> dict[str, str]:
+    """Which MLflow wrote the folder, and from which run, as far as its MLmodel file says."""
+    known = ("mlflow_version", "run_id", "model_id", "utc_time_created")
+    return {name: str(value)[:200] for name in known if (value := model.document.get(name)) is not None}
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def is_onnx(buffer: Buffer) -> bool:
     """True for a whole ModelProto. Raises InvalidInput for one that is cut off."""
     seen: set[int] = set()
     try:
-        for count, (number, wire, _, _) in enumerate(_fields(buffer, 0, len(buffer))):
+        for count, (number, wire, _, _) in enumerate(fields(buffer, 0, len(buffer))):
             if _MODEL_FIELDS.get(number) != wire or count > _MAX_TOP_FIELDS:
                 return False
             seen.add(number)
@@ -114,7 +114,7 @@ def _locations(buffer: Buffer) -> set[str]:
                 _add_location(buffer, start, end, found)
                 continue
             inside = _INSIDE[message]
-            for number, wire, at, stop in _fields(buffer, start, end):
+            for number, wire, at, stop in fields(buffer, start, end):
                 left -= 1
                 if left < 0 or len(found) > _MAX_LOCATIONS:
                     raise errors.InvalidInput("this ONNX file has too many parts to be inspected")
@@ -126,12 +126,12 @@ def _locations(buffer: Buffer) -> set[str]:
 
 
 def _add_location(buffer: Buffer, start: int, end: int, found: set[str]) -> None:
-    entry = {number: bytes(buffer[at:stop]) for number, wire, at, stop in _fields(buffer, start, end) if wire == _BYTES}
+    entry = {number: bytes(buffer[at:stop]) for number, wire, at, stop in fields(buffer, start, end) if wire == _BYTES}
     if entry.get(_KEY) == b"location":
         found.add(entry.get(_VALUE, b"").decode("utf-8", "surrogateescape"))
 
 
-def _fields(buffer: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(buffer: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(field number, wire type, start, end) of each field between two offsets."""
     while at < end:
         tag, at = _varint(buffer, at, end)

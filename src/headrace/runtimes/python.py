@@ -90,7 +90,7 @@ def load(artifact: Artifact, load_options: LoadOptions) -> PythonRuntime:
     path = Path(artifact.path)
     module = import_file(path, artifact.digest, Path(load_options.source or path))
     chosen = _choose(module, artifact.attribute, path.name)
-    model = _run(path, chosen) if isinstance(chosen, type) else chosen
+    model = run_theirs(path, chosen) if isinstance(chosen, type) else chosen
     model.path = path.parent
     return start(model, path)
 
@@ -98,7 +98,7 @@ def load(artifact: Artifact, load_options: LoadOptions) -> PythonRuntime:
 def start(model: Model, path: Path) -> PythonRuntime:
     """Load a model object; ``path`` is where its code is, for messages."""
     declared = declarations.read(model)
-    _run(path, model.load)
+    run_theirs(path, model.load)
     return PythonRuntime(model, declared)
 
 
@@ -129,14 +129,14 @@ def import_file(path: Path, digest: str, source: Path) -> ModuleType:
     sys.modules[name] = module
     loader = spec.loader
     try:
-        _run(path, lambda: loader.exec_module(module))
+        run_theirs(path, lambda: loader.exec_module(module))
     except errors.LoadFailed:
         del sys.modules[name]
         raise
     return module
 
 
-def _run(path: Path, step: Callable[[], T]) -> T:
+def run_theirs(path: Path, step: Callable[[], T]) -> T:
     """Run code of the user's file; whatever it raises becomes a LoadFailed that names the line."""
     try:
         return step()

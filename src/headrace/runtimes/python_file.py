@@ -36,6 +36,17 @@ def read(path: Path, attribute: str | None) -> Source:
     return Source(chosen, tuple(sorted(_imported(tree))))
 
 
+def imports_of(source: bytes, name: str) -> set[str]:
+    """Modules that a Python file imports anywhere in it. Raises InvalidInput, with its name, for one that is no
+    Python."""
+    try:
+        return _imported(ast.parse(source, name))
+    except SyntaxError as error:
+        raise errors.InvalidInput(f"{name} line {error.lineno}: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise errors.InvalidInput(f"{name} cannot be parsed as Python: {error}") from error
+
+
 def _only_model(tree: ast.Module, path: Path) -> str:
     """The one class that derives, directly or through classes of this file, from ``headrace.Model``."""
     classes = {

@@ -36,6 +36,7 @@ _SERVED = (
     ".pickle",
     ".joblib",
     ".model",
+    ".mar",
     ".py",
 )
 _NOT_SERVED = (
@@ -49,7 +50,6 @@ _NOT_SERVED = (
     ".tflite",
     ".cbm",
     ".plan",
-    ".mar",
     ".pmml",
 )
 _COMPRESSED = (".z", ".gz", ".bz2", ".xz", ".lzma")

@@ -22,12 +22,14 @@ Arrays = dict[str, Array]
 
 class LoadOptions(msgspec.Struct, frozen=True):
     """threads: framework threads for this replica (≥ 1); batch_limit: rows of the largest batch that will come;
-    source: a copy of the Python file, as it was when it was inspected."""
+    source: a copy of the Python file, as it was when it was inspected; scratch: a folder for what a runtime must have
+    on disk, removed by whoever started the worker (None: a temporary one)."""
 
     threads: int = 1
     batch_limit: int = 64
     options: dict[str, str] = {}
     source: str | None = None
+    scratch: str | None = None
 
 
 class Runtime(Protocol):

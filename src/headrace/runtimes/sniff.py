@@ -5,8 +5,8 @@ from __future__ import annotations
 from headrace.core import errors
 
 SUPPORTED = (
-    "ONNX, scikit-learn (skops, joblib, pickle), XGBoost (json, ubj), LightGBM (txt), MLflow folders and"
-    " Python files with a headrace.Model"
+    "ONNX, scikit-learn (skops, joblib, pickle), XGBoost (json, ubj), LightGBM (txt), MLflow folders,"
+    " TorchServe archives (.mar) and Python files with a headrace.Model"
 )
 
 _MAGICS: tuple[tuple[bytes, int, str], ...] = (
@@ -76,7 +76,7 @@ def zip_content(names: frozenset[str]) -> str:
     if "model.weights.h5" in last:
         return "a Keras model"
     if any(name.startswith("MAR-INF/") for name in names):
-        return "a TorchServe archive (.mar)"
+        return "a TorchServe archive (.mar) without its MAR-INF/MANIFEST.json"
     if "model.ini" in last:
         return "an H2O MOJO"
     if names and all(name.endswith(".npy") for name in names):
@@ -95,6 +95,8 @@ def folder_content(names: frozenset[str]) -> str | None:
         return "a Hugging Face model folder"
     if "Manifest.json" in names and "Data" in names:
         return "a Core ML package"
+    if "MAR-INF" in names:
+        return "an unpacked TorchServe archive; make a .mar of it with torch-model-archiver"
     return None
 
 

@@ -37,13 +37,14 @@ BUILT_IN: dict[str, Entry] = {
     "xgboost": Entry("headrace.runtimes.xgboost", {"xgboost": "xgboost-cpu"}),
     "lightgbm": Entry("headrace.runtimes.lightgbm", {"lightgbm": "lightgbm"}),
     "mlflow": Entry("headrace.runtimes.mlflow", {"yaml": "pyyaml"}),
+    "torchserve": Entry("headrace.runtimes.torchserve", {"yaml": "pyyaml"}),
     "python": Entry("headrace.runtimes.python"),
     "echo": Entry("headrace.runtimes.echo"),
 }
 
 DISTRIBUTIONS = {
     module: distribution for entry in BUILT_IN.values() for module, distribution in entry.needs.items()
-} | {"joblib": "joblib", "cloudpickle": "cloudpickle", "mlflow": "mlflow-skinny", "onnx": "onnx"}
+} | {"joblib": "joblib", "cloudpickle": "cloudpickle", "mlflow": "mlflow-skinny", "onnx": "onnx", "ts": "torchserve"}
 """Where a module comes from, when its distribution has another name."""
 
 

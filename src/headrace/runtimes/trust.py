@@ -1,8 +1,8 @@
 """Who may run code: the one rule that lets a code-bearing artifact be loaded.
 
-An artifact is code-bearing when loading it runs what its author chose: pickle, joblib, Python files, skops files
-with types outside skops' own list. It is loaded only when its digest or its path is trusted, or when it is a
-Python file that the user typed. Inspection found all of this without running anything.
+An artifact is code-bearing when loading it runs what its author chose: pickle, joblib, Python files, TorchServe
+archives, skops files with types outside skops' own list. It is loaded only when its digest or its path is trusted, or
+when it is a Python file that the user typed. Inspection found all of this without running anything.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def _refusal(artifact: Artifact) -> str:
         Format.JOBLIB: "a joblib pickle: loading it runs code of whoever made it",
         Format.SKOPS: "a skops file with types that are not safe to load from a stranger",
         Format.MLFLOW: f"an MLflow folder ({artifact.flavor}) that runs code of whoever made it when loaded",
+        Format.TORCHSERVE: "a TorchServe archive: its handler is Python code of whoever made it",
         Format.PYTHON: "Python source that was not named on the command line",
     }.get(artifact.format, "code-bearing")
     imports = f"\n  it would import: {shortened(artifact.imports)}" if artifact.imports else ""

@@ -3,6 +3,7 @@
 model/…             the model: a file with the files it refers to, or a folder
 golden.jsonl        golden requests, one JSON object a line
 reference.parquet   training data to compare with
+requirements.txt    packages that the model asks for, when they are named inside an archive
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.models import Artifact, Format
-from headrace.runtimes import digest, onnx_file
+from headrace.runtimes import digest, onnx_file, torchserve_archive, zip_file
 from headrace.runtimes.repository import Found
 
 MODEL = "model"
 """Folder of the model among a version's files; what accompanies it lies beside."""
 GOLDEN = "golden.jsonl"
 REFERENCE = "reference.parquet"
+REQUIREMENTS = "requirements.txt"
 
 _PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
 _MAX_REQUIREMENTS = 1 << 20
@@ -119,12 +121,24 @@ def check_reference(path: Path, name: str) -> None:
         raise errors.InvalidInput(f"{name} is no Parquet file; write one with DataFrame.to_parquet")
 
 
-def packages_of(requirements: Path) -> dict[str, str]:
-    """Pinned packages of a ``requirements.txt``: a version's own, or an MLflow folder's; none when there is none."""
-    if not requirements.is_file():
-        return {}
-    with requirements.open("rb") as file:
-        lines = file.read(_MAX_REQUIREMENTS).decode("utf-8", "replace").splitlines()
+def requirements_of(artifact: Artifact) -> bytes | None:
+    """The packages that a model asks for: ``requirements.txt`` of an MLflow folder, or in a TorchServe archive.
+
+    None when it asks for none. Raises InvalidInput for an archive that is damaged."""
+    path = Path(artifact.path)
+    if artifact.format is Format.TORCHSERVE:
+        with zip_file.opened(path) as archive:
+            return torchserve_archive.requirements(archive, torchserve_archive.read(archive))
+    file = path / REQUIREMENTS
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        return opened.read(_MAX_REQUIREMENTS)
+
+
+def packages_of(requirements: bytes) -> dict[str, str]:
+    """Packages that are pinned to one version, by name."""
+    lines = requirements.decode("utf-8", "replace").splitlines()
     return {match[1]: match[2] for line in lines if (match := _PINNED.match(line))}
 
 

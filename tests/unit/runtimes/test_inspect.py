@@ -123,7 +123,7 @@ def test_other_formats_are_named(tmp_path: Path, name: str) -> None:
         (["m/data.pkl", "m/constants.pkl", "m/code/x.py"], "TorchScript"),
         (["config.json", "metadata.json", "model.weights.h5"], "Keras"),
         (["a.npy", "b.npy"], "numpy archive"),
-        (["MAR-INF/MANIFEST.json"], "TorchServe"),
+        (["MAR-INF/other.json", "handler.py"], "TorchServe archive .* without its MAR-INF/MANIFEST.json"),
         (["readme"], "zip archive"),
     ],
 )
@@ -140,6 +140,7 @@ def test_other_archives_are_named(tmp_path: Path, members: list[str], what: str)
     [
         (["saved_model.pb"], "TensorFlow SavedModel"),
         (["config.json", "model.safetensors"], "Hugging Face"),
+        (["MAR-INF", "handler.py"], "unpacked TorchServe archive"),
     ],
 )
 def test_other_folders_are_named(tmp_path: Path, files: list[str], what: str) -> None:

@@ -37,6 +37,7 @@ def _short(found: list[Found], root: Path) -> list[tuple[str, str, str, bool]]:
         (["model.onnx"], [("models", "1", "model.onnx", True)]),
         (["fraud.ubj", "README.md", "labels.txt", "config.pbtxt"], [("models", "1", "fraud.ubj", True)]),
         (["weights"], [("models", "1", "weights", True)]),
+        (["fraud.mar", "config.json"], [("models", "1", "fraud.mar", True)]),
         (["MLmodel", "model.pkl", "conda.yaml"], [("models", "1", ".", True)]),
         (["saved_model.pb", "variables/"], [("models", "1", ".", True)]),
         (["model.onnx", "other.onnx"], [("models", "1", "model.onnx", True)]),
