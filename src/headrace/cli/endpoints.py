@@ -128,10 +128,16 @@ export_app, _export = _app(["export-config > headrace.yaml"])
 
 
 @_export
-def export_config(server: Server = None, state: State = None) -> None:
+def export_config(server: Server = None, state: State = None, as_json: AsJson = False) -> None:
     """Write what runs as a settings file."""
-    with _connected(server, state, False) as endpoints:
-        sys.stdout.write(endpoints.export())
+    with _connected(server, state, as_json) as endpoints:
+        text = endpoints.export()
+        if as_json:
+            import yaml
+
+            _write(yaml.safe_load(text))
+            return
+        sys.stdout.write(text)
 
 
 endpoints_app, _endpoints = _app(["endpoints", "endpoints fraud --json"])

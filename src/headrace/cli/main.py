@@ -34,6 +34,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name → module (and name of the application in it) and the line of help that ``headrace --help`` shows."""
 
 
+def application(name: str) -> typer.Typer:
+    """The application of a command; its module is imported."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found: typer.Typer = getattr(importlib.import_module(module), attribute or "app")
+    return found
+
+
 class LazyGroup(typer.core.TyperGroup):
     """Lists commands from ``COMMANDS`` and imports the one that is run."""
 
@@ -44,8 +51,7 @@ class LazyGroup(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
-            module, _, attribute = COMMANDS[name][0].partition(":")
-            command = typer.main.get_command(getattr(importlib.import_module(module), attribute or "app"))
+            command = typer.main.get_command(application(name))
             command.name = name
         return name, command, rest
 

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import headrace
-from headrace.cli.main import COMMANDS, app
+from headrace.cli.main import COMMANDS, app, application
 
 HEAVY = (
     "numpy",
@@ -70,7 +70,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str) -> None:
-    command = typer.main.get_command(importlib.import_module(COMMANDS[name][0]).app)
+    command = typer.main.get_command(application(name))
     assert command.help
     assert f"headrace {name}" in (command.epilog or "")
     code, text = invoke(name, "--help")
@@ -80,13 +80,13 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["serve", "predict", "doctor"])
 def test_exit_codes_are_documented(name: str) -> None:
-    command = typer.main.get_command(importlib.import_module(COMMANDS[name][0]).app)
+    command = typer.main.get_command(application(name))
     assert "Exit codes: 0" in (command.epilog or "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_speaks_json(name: str) -> None:
-    command = typer.main.get_command(importlib.import_module(COMMANDS[name][0]).app)
+    command = typer.main.get_command(application(name))
     for part in getattr(command, "commands", {name: command}).values():
         assert any("--json" in parameter.opts for parameter in part.params), part.name
 
