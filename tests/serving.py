@@ -109,7 +109,8 @@ def served(
             stderr=stderr,
             text=True,
             cwd=directory,
-            env={**os.environ, **(environment or {})},
+            # A state of its own: keys in the home of whoever runs the tests must not lock them out.
+            env={**os.environ, "HEADRACE_STATE": str(directory / "state"), **(environment or {})},
         )
     server = Served(process, log)
     try:

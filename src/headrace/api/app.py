@@ -9,8 +9,10 @@ from fastapi import APIRouter, FastAPI
 
 from headrace.api import deployments, endpoints, events, health, index, metrics, problems, replicas
 from headrace.api.hosts import HostCheck
+from headrace.api.key_check import KeyCheck
 from headrace.api.ports import ControllerView
 from headrace.core import release
+from headrace.pipeline.auth import Guard
 
 _ABOUT = """What Headrace serves, how it fares, and why.
 
@@ -25,6 +27,7 @@ def create_app(
     metrics_directory: Path,
     allowed_hosts: Collection[str] = (),
     workers: Callable[[], Mapping[str, int]] | None = None,
+    guard: Guard | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -33,6 +36,7 @@ def create_app(
                         bound to, and what the operator allows (``api/hosts.py``)
     workers             name -> pid of further processes whose memory and CPU time belong in the metrics; called in
                         another thread
+    guard               who may do what; None lets everybody in
     """
     app = FastAPI(
         title="Headrace management API",
@@ -44,6 +48,8 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app)
+    # What is added last sees a request first.
+    app.add_middleware(KeyCheck, guard=guard or Guard())
     app.add_middleware(HostCheck, allowed=allowed_hosts)
     app.include_router(index.router(view))
     app.include_router(health.router(view))

@@ -20,9 +20,11 @@ MEDIA_TYPE = "application/problem+json"
 
 _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.UnknownModel, 404),
+    (errors.UnknownKey, 404),
     (errors.MethodNotAllowed, 405),
     (errors.PayloadTooLarge, 413),
     (errors.Unauthorized, 401),
+    (errors.Forbidden, 403),
     (errors.Unsupported, 501),
     (errors.Conflict, 409),
     (errors.CallerError, 400),
@@ -89,8 +91,18 @@ async def _headrace_error(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status == 500:
         return await _bug(request, error)
-    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else None
-    return response(status, error.message, path=request.url.path, code=error.code, headers=headers)
+    return error_response(error, request.url.path)
+
+
+def error_response(error: errors.HeadraceError, path: str) -> Response:
+    """The problem document of a typed error, with the headers that go with its status."""
+    status = status_of(error)
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return response(status, error.message, path=path, code=error.code, headers=headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

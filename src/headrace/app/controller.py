@@ -19,9 +19,10 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import controller_state, events, orders, resources, roles, source_copies, sources, watching
+from headrace.app import controller_state, events, exposure, orders, resources, roles, source_copies, sources, watching
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.gateway_link import GatewayServer
+from headrace.app.key_following import follow_keys
 from headrace.app.management import serve_management
 from headrace.app.watching import Change, Watched, Watcher
 from headrace.control import plan as planning
@@ -30,10 +31,12 @@ from headrace.control.observed import Desired, Observed, ObservedReplica, Observ
 from headrace.core import errors
 from headrace.core.endpoints import DeploymentSpec, deployment_id, endpoint_and_version
 from headrace.core.envelope import Splitter, wrap
+from headrace.core.keys import NO_KEYS, KeySet
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import RouteTable
 from headrace.core.traffic import EndpointTraffic, TrafficPolicy
+from headrace.pipeline.auth import Guard
 from headrace.replica.spec import ReplicaSpec
 from headrace.runtimes.runtime import LoadOptions
 from headrace.telemetry import logging
@@ -65,6 +68,8 @@ class Controller:
         self._orders: dict[str, orders.StartWorker] = {}
         self._gateways = GatewayServer(self._on_load)
         self._table = RouteTable(version=0, epoch=time.time_ns() // 1_000_000, endpoints=())
+        self._guard = Guard(closed=True)
+        self._keys_known = asyncio.Event()
         self._changed = asyncio.Event()
         self._adopted = asyncio.Event()
         self._inspected = False
@@ -105,8 +110,13 @@ class Controller:
         tasks = [
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
-            asyncio.create_task(serve_management(self, self._role)),
+            asyncio.create_task(serve_management(self, self._role, self._guard)),
         ]
+        state = self._role.state
+        if state is None:
+            self._take_keys(NO_KEYS)
+        else:
+            tasks.append(asyncio.create_task(follow_keys(state, self._take_keys, self._log)))
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waiter}:
@@ -131,6 +141,8 @@ class Controller:
     async def _reconcile_forever(self) -> None:
         """Level-triggered: at every change, and now and then for what only time changes."""
         await self._adopted.wait()
+        # A gateway serves by its first table: it must know before whom to let in.
+        await self._keys_known.wait()
         while True:
             self._changed.clear()
             self._reconcile(time.monotonic())
@@ -138,6 +150,14 @@ class Controller:
                 await asyncio.wait_for(self._changed.wait(), 0.5)
             except TimeoutError:
                 continue
+
+    def _take_keys(self, keys: KeySet) -> None:
+        """Go by these keys, at the management port and at every gateway."""
+        wanted = keys.required or exposure.exposed(self._settings) is not None
+        keys = msgspec.structs.replace(keys, required=wanted and not self._settings.gateway.no_auth)
+        self._guard.follow(keys)
+        self._gateways.publish_keys(keys)
+        self._keys_known.set()
 
     # --- what should run ---
 

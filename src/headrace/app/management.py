@@ -10,14 +10,15 @@ from headrace.app import roles
 
 if TYPE_CHECKING:
     from headrace.api.ports import ControllerView
+    from headrace.pipeline.auth import Guard
 
 _IMPORT_AFTER_S = 0.05
 
 
-async def serve_management(view: ControllerView, role: roles.ControllerRole) -> None:
+async def serve_management(view: ControllerView, role: roles.ControllerRole, guard: Guard) -> None:
     """Serve until cancelled."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, role)
+    app = await asyncio.to_thread(_build, view, role, guard)
     import h2corn
 
     from headrace.app import serving
@@ -32,11 +33,12 @@ async def serve_management(view: ControllerView, role: roles.ControllerRole) -> 
     await serving.server(app, config).serve()
 
 
-def _build(view: ControllerView, role: roles.ControllerRole):  # type: ignore[no-untyped-def]
+def _build(view: ControllerView, role: roles.ControllerRole, guard: Guard):  # type: ignore[no-untyped-def]
     from headrace.api.app import create_app
 
     return create_app(
         view,
         metrics_directory=Path(roles.metrics_directory(role.directory)),
         allowed_hosts=(role.settings.management_host,),
+        guard=guard,
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import getpass
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
+from headrace.app.location import Location as Location
+from headrace.app.location import locate as locate
 from headrace.control.registry import Registry
 from headrace.core import errors
 from headrace.store import lease
@@ -31,24 +30,6 @@ _LEASE_TTL_S = 10.0
 T = TypeVar("T")
 
 
-class Location(msgspec.Struct, frozen=True):
-    """``database`` None: SQLite in the directory. ``artifacts``: a folder or a URL of an object store."""
-
-    directory: Path
-    database: str | None
-    artifacts: str
-
-
-def locate(state: str | None, database: str | None, artifacts: str | None, environ: Mapping[str, str]) -> Location:
-    """Flags win over ``HEADRACE_STATE``, ``HEADRACE_DATABASE``, ``HEADRACE_ARTIFACTS``."""
-    directory = Path(state or environ.get("HEADRACE_STATE") or "~/.headrace").expanduser().absolute()
-    return Location(
-        directory,
-        database or environ.get("HEADRACE_DATABASE") or None,
-        artifacts or environ.get("HEADRACE_ARTIFACTS") or str(directory / "artifacts"),
-    )
-
-
 class RegistryState:
     """An opened registry with the files of its versions."""
 
@@ -56,7 +37,7 @@ class RegistryState:
         self._location = location
         self._database = database
         self.artifacts = artifacts
-        self.who = _who()
+        self.who = who()
         self.registry = Registry(State(database), time.time, self.who)
         """For reading."""
 
@@ -105,5 +86,5 @@ def _patiently(attempt: Callable[[], T]) -> T:
             time.sleep(0.05)
 
 
-def _who() -> str:
+def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.app.location import Location
 from headrace.app.settings import ServeSettings
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
@@ -20,6 +21,15 @@ class ControllerRole(msgspec.Struct, frozen=True):
     management_url: str
     began: float
     """Monotonic seconds at which the command began."""
+    state_directory: str | None = None
+    """Of the state whose keys are asked for; None: it goes by no state, and there are no keys."""
+    database: str | None = None
+
+    @property
+    def state(self) -> Location | None:
+        if self.state_directory is None:
+            return None
+        return Location(Path(self.state_directory), self.database, "")
 
 
 class GatewayRole(msgspec.Struct, frozen=True):

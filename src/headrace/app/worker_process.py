@@ -32,6 +32,8 @@ _KEEP_FILES_S = 30.0
 _LINES_PER_S = 500
 """A model that prints without end must not fill the disk with the server's log."""
 
+_SECRETS = frozenset({"HEADRACE_KEY_SECRET", "HEADRACE_API_KEY"})
+
 
 class WorkerProcess:
     """Starts the process at construction. ``on_exit`` is called once."""
@@ -69,7 +71,7 @@ class WorkerProcess:
         self.process = ChildProcess(
             name,
             [sys.executable, "-m", "headrace.replica.worker", str(self._spec_path)],
-            environment={**os.environ, **order.environment},
+            environment={**_environment(), **order.environment},
             pass_fds=(theirs.fileno(),),
             on_line=on_line,
             on_exit=self._exited,
@@ -182,3 +184,8 @@ class WorkerProcess:
 def _signal_name(number: int) -> str:
     # Real-time signals have no names.
     return signal.Signals(number).name if number in signal.Signals.__members__.values() else f"signal {number}"
+
+
+def _environment() -> dict[str, str]:
+    """The supervisor's, without secrets that are none of a model's business."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRETS}

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("headrace.cli.serve", "Serve models over REST and gRPC."),
     "predict": ("headrace.cli.predict", "Send data to a served model and print what it answers."),
     "models": ("headrace.cli.models", "Keep versions of models: push, list, alias, verify, pull."),
+    "keys": ("headrace.cli.keys", "Make, rotate and revoke API keys."),
     "events": ("headrace.cli.events", "Show who changed what in the registry, when and why."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),

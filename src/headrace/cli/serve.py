@@ -11,12 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
+from headrace.app import exposure
+from headrace.app.exposure import bootstrap_command
+from headrace.app.location import Location, locate
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import load_settings
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
+from headrace.core import errors
 
 EXAMPLES = """\
 Examples:
@@ -26,7 +30,7 @@ Examples:
   headrace serve pricer.py:Pricer --watch
   headrace serve model.pkl --trust model.pkl
   headrace serve fraud@champion churn@7
-  headrace serve --config production.yaml --port 80 --host 0.0.0.0 --no-auth
+  headrace serve --config production.yaml --port 80 --host 0.0.0.0
 
 Settings: flags win over the environment (HEADRACE_PORT, HEADRACE_REPLICAS, HEADRACE_BATCHING__MAX_BATCH_SIZE),
 which wins over headrace.yaml. docs/settings.md lists them all. TIME: 30, 500ms, 2m. SIZE: 64MiB, 1GB.
@@ -78,6 +82,11 @@ def serve(
         settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
         if any(map(is_reference, settings.models)):
             settings = _with_registered(settings, (state, database, artifacts), quiet=quiet or as_json)
+        place = None
+        if for_parent is None:
+            # A server for a notebook is its own process's: it goes by no state that others share.
+            place = locate(state, database, artifacts, os.environ)
+        _check_exposure(settings, place, bootstrap_command(state, database))
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:
@@ -85,7 +94,7 @@ def serve(
         # The supervisor is imported last: a wrong flag should not wait for the whole server to be imported.
         from headrace.app.supervisor import run
 
-        code = run(settings, make_screen(as_json=as_json, quiet=quiet))
+        code = run(settings, make_screen(as_json=as_json, quiet=quiet), place)
         if for_parent is not None and orphaned.is_set():
             # The parent, which would have removed its folder, was killed.
             shutil.rmtree(for_parent, ignore_errors=True)
@@ -97,11 +106,28 @@ def _with_registered(
 ) -> ServeSettings:
     # Imported only when something of the registry is served: the rest needs no database.
     from headrace.app.registered_models import with_registered
-    from headrace.app.registry_state import locate
     from headrace.cli.transfer_bar import transfer_bar
 
     with transfer_bar("Fetching", quiet=quiet) as progress:
         return with_registered(settings, locate(*place, os.environ), progress)
+
+
+def _check_exposure(settings: ServeSettings, place: Location | None, bootstrap: str) -> None:
+    """Others reach a port: there must be a key to ask for. Raises BadSettings."""
+    found = exposure.exposed(settings)
+    if found is None or settings.gateway.no_auth:
+        return
+    if place is None:
+        key, host = found
+        raise errors.BadSettings(
+            f"{key} {host!r} can be reached from other machines, and headrace.serve knows no keys; use 127.0.0.1 or the"
+            f" command headrace serve, or {exposure.PASSING_OVER}"
+        )
+    from headrace.app.key_state import read_ring
+
+    if not read_ring(place).keys:
+        where = str(place.directory) if place.database is None else "the database"
+        raise exposure.without_keys(*found, where, bootstrap)
 
 
 def _stop_with_parent(orphaned: threading.Event) -> None:

@@ -4,10 +4,12 @@
     ├── CallerError                 the request is wrong; sending it again does not help
     │   ├── InvalidInput            malformed body, wrong name, dtype or shape
     │   ├── UnknownModel            no such endpoint, version or path
+    │   ├── UnknownKey              no such API key in the state
     │   ├── MethodNotAllowed        the path exists, the verb does not
     │   ├── PayloadTooLarge         a limit on bytes was passed
     │   ├── Unsupported             a valid request for something this server does not do
     │   ├── Unauthorized            no acceptable credential
+    │   ├── Forbidden               the credential is good, but not for this
     │   ├── UntrustedArtifact       code-bearing artifact without --trust
     │   ├── BadSettings             a setting is unknown or has a wrong value
     │   └── Conflict                the change contradicts what is there
@@ -82,6 +84,12 @@ class UnknownModel(CallerError):
     code = "unknown_model"
 
 
+class UnknownKey(CallerError):
+    """There is no such API key."""
+
+    code = "unknown_key"
+
+
 class MethodNotAllowed(CallerError):
     """The path does not accept this method."""
 
@@ -104,6 +112,12 @@ class Unauthorized(CallerError):
     """No acceptable credential was given."""
 
     code = "unauthorized"
+
+
+class Forbidden(CallerError):
+    """The key may not do this."""
+
+    code = "forbidden"
 
 
 class UntrustedArtifact(CallerError):

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from headrace.store.database import Database
 from headrace.store.events import Events
+from headrace.store.keys import Keys
 from headrace.store.models import Models
 from headrace.store.trust import Trust
 
@@ -20,6 +21,7 @@ class Transaction:
         self.models = Models(connection)
         self.trust = Trust(connection)
         self.events = Events(connection)
+        self.keys = Keys(connection)
 
 
 class State:

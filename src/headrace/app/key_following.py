@@ -1,0 +1,48 @@
+"""Keeps a controller in step with the keys of its state. Imports a database only when there is one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from headrace.app.location import Location
+from headrace.core import errors
+from headrace.core.keys import NO_KEYS, KeySet
+from headrace.telemetry.logging import Log
+
+if TYPE_CHECKING:
+    from headrace.app.key_state import KeyReader
+
+_EVERY_S = 1.0
+
+
+async def follow_keys(location: Location, take: Callable[[KeySet], None], log: Log) -> None:
+    """Hand the keys of the state to ``take``, at once and within a second of every change. Never ends.
+
+    What cannot be read is tried again: the keys that were known before stay in force, and as long as none were,
+    nobody is let in."""
+    if not location.exists:
+        take(NO_KEYS)
+        while not location.exists:  # noqa: ASYNC110 - a file tells nobody when it appears
+            await asyncio.sleep(_EVERY_S)
+    reader = await asyncio.to_thread(_reader, location)
+    told = ""
+    while True:
+        try:
+            found = await asyncio.to_thread(reader.changed)
+        except errors.HeadraceError as error:
+            if error.message != told:
+                log.warning("the keys cannot be read", action="keys_unreadable", reason=error.message)
+            told = error.message
+        else:
+            told = ""
+            if found is not None:
+                take(found)
+        await asyncio.sleep(_EVERY_S)
+
+
+def _reader(location: Location) -> KeyReader:
+    from headrace.app.key_state import KeyReader
+
+    return KeyReader(location)
