@@ -28,18 +28,21 @@ async def follow_keys(location: Location, take: Callable[[KeySet], None], log: L
             await asyncio.sleep(_EVERY_S)
     reader = await asyncio.to_thread(_reader, location)
     told = ""
-    while True:
-        try:
-            found = await asyncio.to_thread(reader.changed)
-        except errors.HeadraceError as error:
-            if error.message != told:
-                log.warning("the keys cannot be read", action="keys_unreadable", reason=error.message)
-            told = error.message
-        else:
-            told = ""
-            if found is not None:
-                take(found)
-        await asyncio.sleep(_EVERY_S)
+    try:
+        while True:
+            try:
+                found = await asyncio.to_thread(reader.changed)
+            except errors.HeadraceError as error:
+                if error.message != told:
+                    log.warning("the keys cannot be read", action="keys_unreadable", reason=error.message)
+                told = error.message
+            else:
+                told = ""
+                if found is not None:
+                    take(found)
+            await asyncio.sleep(_EVERY_S)
+    finally:
+        reader.close()
 
 
 def _reader(location: Location) -> KeyReader:

@@ -21,6 +21,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from headrace.client.credentials import with_key
 from headrace.client.errors import error_from_response
 from headrace.client.inputs import Inputs, to_tensors
 from headrace.client.metadata import ModelMetadata, decode_metadata
@@ -40,6 +41,7 @@ _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 class AsyncClient:
     """A client of one server; use it as ``async with`` or call ``close``. Safe to share between tasks of one loop.
 
+    ``api_key`` is sent as ``Authorization: Bearer``; default: ``HEADRACE_API_KEY`` of the environment.
     ``timeout`` is in seconds, for a whole call with its retries; ``retries`` counts attempts after the first and
     covers refusals only (not ready, overloaded, cannot connect), never a request that may have run."""
 
@@ -47,6 +49,7 @@ class AsyncClient:
         self,
         url: str = "http://127.0.0.1:8000",
         *,
+        api_key: str | None = None,
         timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
         retries: int = 3,
@@ -61,7 +64,7 @@ class AsyncClient:
         self._metadata: dict[tuple[str, str | None], ModelMetadata] = {}
         self._http = httpx.AsyncClient(
             base_url=self.url,
-            headers={"user-agent": f"headrace-client/{VERSION}", **(headers or {})},
+            headers={"user-agent": f"headrace-client/{VERSION}", **with_key(headers, api_key)},
             verify=_tls(verify),
             transport=transport,
             # A proxy of the environment has no business between a client and its own machine.

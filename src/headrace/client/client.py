@@ -39,6 +39,7 @@ class Client:
         self,
         url: str = "http://127.0.0.1:8000",
         *,
+        api_key: str | None = None,
         timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
         retries: int = 3,
@@ -46,7 +47,13 @@ class Client:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._async = AsyncClient(
-            url, timeout=timeout, headers=headers, retries=retries, verify=verify, transport=transport
+            url,
+            api_key=api_key,
+            timeout=timeout,
+            headers=headers,
+            retries=retries,
+            verify=verify,
+            transport=transport,
         )
         self._loop = _LoopThread()
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)

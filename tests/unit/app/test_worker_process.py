@@ -141,6 +141,21 @@ def test_environment_of_the_order_reaches_the_model(tmp_path: Path) -> None:
     scenario(test)
 
 
+def test_secrets_of_the_server_do_not_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEADRACE_KEY_SECRET", "HEADRACE_API_KEY", "OTHER"):
+        monkeypatch.setenv(name, "a test")
+
+    async def test() -> None:
+        body = "def load(self): print('found', sorted(n for n in os.environ if os.environ[n] == 'a test'))\n"
+        body += "def predict(self, x): return x"
+        async with supervised(tmp_path, python_model(tmp_path, body)) as seen:
+            await seen.state(ReplicaState.READY)
+            await until(lambda: any(line.startswith("found") for line in seen.lines), pause=0.005)
+            assert "found ['OTHER']" in seen.lines
+
+    scenario(test)
+
+
 def test_hang_is_a_batch_that_is_too_old(tmp_path: Path) -> None:
     async def test() -> None:
         async with supervised(tmp_path, echo(tmp_path, hang_on=13), replica_timeout_s=5.0) as seen:
