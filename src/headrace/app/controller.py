@@ -451,6 +451,7 @@ class Controller:
                 self._table.endpoints,
                 self._settings.gateway.gateways,
                 time.monotonic() - self._role.began,
+                self._guard.asks,
             )
         )
 

@@ -28,6 +28,9 @@ _SECRET_BYTES = 32
 RANDOM_BYTES = _ID_BYTES + _SECRET_BYTES
 """Random bytes that one key takes."""
 
+_GRANTS_KEPT = 256
+"""A pattern fits endless names, most of which are none of an endpoint."""
+
 _NOBODYS_DIGEST = bytes(hashlib.sha256().digest_size)
 
 
@@ -109,7 +112,7 @@ NO_KEYS = KeySet(0, False, b"", ())
 class Principal:
     """Who makes a request. ``scopes`` are all that it has, implied ones too."""
 
-    __slots__ = ("_everywhere", "_patterns", "expires", "key", "name", "scopes")
+    __slots__ = ("_everywhere", "_granted", "_patterns", "expires", "key", "name", "scopes")
 
     def __init__(
         self, key: str, name: str, scopes: frozenset[Scope], patterns: tuple[str, ...], expires: float | None
@@ -119,12 +122,18 @@ class Principal:
         self.scopes = scopes
         self.expires = expires
         self._patterns = patterns
+        self._granted: set[str] = set()
+        """Endpoints that the patterns have been found to cover: looked up quicker than compared."""
         self._everywhere = Scope.ADMIN in scopes or (Scope.PREDICT in scopes and "*" in patterns)
 
     def check_predict(self, endpoint: str) -> None:
         """Raises Forbidden."""
-        if not self._everywhere and not (Scope.PREDICT in self.scopes and covers(self._patterns, endpoint)):
+        if self._everywhere or endpoint in self._granted:
+            return
+        if Scope.PREDICT not in self.scopes or not covers(self._patterns, endpoint):
             raise errors.Forbidden(f"{self._shown} may not ask {endpoint!r}; {self._may()}")
+        if len(self._granted) < _GRANTS_KEPT:
+            self._granted.add(endpoint)
 
     def sees(self, endpoint: str) -> bool:
         """It may know that the endpoint exists, and read its metadata and statistics."""
@@ -203,10 +212,7 @@ def _principal(record: KeyRecord, implied: dict[Scope, frozenset[Scope]], now: f
 
 def covers(patterns: tuple[str, ...], endpoint: str) -> bool:
     """Whether one of the patterns (``fraud``, ``team-a/*``, ``*``) fits the endpoint's name."""
-    for pattern in patterns:  # a loop: `any` with a generator takes three times as long, and requests wait
-        if pattern == endpoint or (pattern.endswith("*") and endpoint.startswith(pattern[:-1])):
-            return True
-    return False
+    return any(p == endpoint or (p.endswith("*") and endpoint.startswith(p[:-1])) for p in patterns)
 
 
 class NewKey(NamedTuple):

@@ -35,6 +35,11 @@ class Guard:
         self._closed = False
         self._known = {}
 
+    @property
+    def asks(self) -> bool:
+        """Requests need a key."""
+        return self._ring is not None
+
     def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who it is, from headers as ASGI hands them on (names in lower case). Raises Unauthorized, or NotReady as
         long as the keys are not known."""

@@ -142,6 +142,16 @@ def test_endpoints(scope: Scope, patterns: tuple[str, ...], endpoint: str, predi
                 check(endpoint)
 
 
+def test_what_a_pattern_has_granted_is_bounded_and_stays_true() -> None:
+    holder = principal(Scope.PREDICT, endpoints=("a*",))
+    for number in range(2000):
+        holder.check_predict(f"a{number}")
+    assert len(holder._granted) <= 256
+    holder.check_predict("a1999")
+    with pytest.raises(errors.Forbidden):
+        holder.check_predict("b")
+
+
 def test_a_claim_without_proof_may_predict_at_most() -> None:
     claimed = ring(record(Scope.ADMIN)).claimed(NEW.id, 0.0)
     claimed.check_predict("anything")

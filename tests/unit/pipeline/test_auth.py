@@ -38,6 +38,9 @@ def test_everybody_is_let_in_until_keys_are_followed() -> None:
     guard = Guard()
     guard.follow(key_set(required=False))
     assert guard.identify({}) is ANYBODY
+    assert not guard.asks
+    guard.follow(key_set(2))
+    assert guard.asks
 
 
 def test_a_closed_guard_lets_nobody_in_until_it_knows_the_keys() -> None:
