@@ -22,27 +22,29 @@ async def follow_keys(location: Location, take: Callable[[KeySet], None], log: L
 
     What cannot be read is tried again: the keys that were known before stay in force, and as long as none were,
     nobody is let in."""
-    if not location.exists:
-        take(NO_KEYS)
-        while not location.exists:  # noqa: ASYNC110 - a file tells nobody when it appears
-            await asyncio.sleep(_EVERY_S)
-    reader = await asyncio.to_thread(_reader, location)
-    told = ""
+    reader: KeyReader | None = None
+    known, told = False, ""
     try:
         while True:
             try:
-                found = await asyncio.to_thread(reader.changed)
+                if reader is None and location.exists:
+                    reader = await asyncio.to_thread(_reader, location)
+                if reader is not None:
+                    found = await asyncio.to_thread(reader.changed)
+                else:
+                    found = None if known else NO_KEYS
             except errors.HeadraceError as error:
                 if error.message != told:
                     log.warning("the keys cannot be read", action="keys_unreadable", reason=error.message)
                 told = error.message
             else:
-                told = ""
+                known, told = True, ""
                 if found is not None:
                     take(found)
             await asyncio.sleep(_EVERY_S)
     finally:
-        reader.close()
+        if reader is not None:
+            reader.close()
 
 
 def _reader(location: Location) -> KeyReader:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.core import errors
+
 DATABASE_FILE = "state.db"
 
 
@@ -19,8 +21,17 @@ class Location(msgspec.Struct, frozen=True):
 
     @property
     def exists(self) -> bool:
-        """There may be something in it; a database that is named counts, reachable or not."""
-        return self.database is not None or (self.directory / DATABASE_FILE).exists()
+        """There may be something in it; a database that is named counts, reachable or not. Raises BadSettings when the
+        directory does not let one look."""
+        if self.database is not None:
+            return True
+        try:
+            (self.directory / DATABASE_FILE).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise errors.BadSettings(f"--state {self.directory}: {error.strerror}") from error
+        return True
 
 
 def locate(state: str | None, database: str | None, artifacts: str | None, environ: Mapping[str, str]) -> Location:
@@ -31,3 +42,23 @@ def locate(state: str | None, database: str | None, artifacts: str | None, envir
         database or environ.get("HEADRACE_DATABASE") or None,
         artifacts or environ.get("HEADRACE_ARTIFACTS") or str(directory / "artifacts"),
     )
+
+
+def locate_for_server(
+    state: str | None, database: str | None, artifacts: str | None, environ: Mapping[str, str]
+) -> Location | None:
+    """The state that a server goes by. None: nobody named one, and there is no home to look into, as for the nameless
+    users of containers. Raises BadSettings when one that was named cannot be looked into."""
+    named = state or database or environ.get("HEADRACE_STATE") or environ.get("HEADRACE_DATABASE")
+    try:
+        found = locate(state, database, artifacts, environ)
+        _ = found.exists
+    except RuntimeError as error:  # pathlib's word for a home that cannot be determined
+        if named:
+            raise errors.BadSettings(f"--state {state or environ.get('HEADRACE_STATE')}: {error}") from error
+        return None
+    except errors.BadSettings:
+        if named:
+            raise
+        return None
+    return found

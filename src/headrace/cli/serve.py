@@ -13,7 +13,7 @@ import typer
 
 from headrace.app import exposure
 from headrace.app.exposure import bootstrap_command
-from headrace.app.location import Location, locate
+from headrace.app.location import Location, locate, locate_for_server
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import load_settings
@@ -57,12 +57,10 @@ def serve(
     ] = None,
     state: Annotated[
         str | None,
-        typer.Option(
-            "--state", metavar="DIR", help="Registry of MODEL@VERSION; default: $HEADRACE_STATE or ~/.headrace."
-        ),
+        typer.Option("--state", metavar="DIR", help="Registry and API keys; default: $HEADRACE_STATE or ~/.headrace."),
     ] = None,
     database: Annotated[
-        str | None, typer.Option("--database", metavar="URL", help="The registry's database, if it is postgresql://…")
+        str | None, typer.Option("--database", metavar="URL", help="The state's database, if it is postgresql://…")
     ] = None,
     artifacts: Annotated[
         str | None,
@@ -82,11 +80,10 @@ def serve(
         settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
         if any(map(is_reference, settings.models)):
             settings = _with_registered(settings, (state, database, artifacts), quiet=quiet or as_json)
-        place = None
-        if for_parent is None:
-            # A server for a notebook is its own process's: it goes by no state that others share.
-            place = locate(state, database, artifacts, os.environ)
-        _check_exposure(settings, place, bootstrap_command(state, database))
+        # A server for a notebook is its own process's: it goes by no state that others share.
+        place = None if for_parent is not None else locate_for_server(state, database, artifacts, os.environ)
+        if not settings.gateway.no_auth:
+            _check_exposure(settings, place, None if for_parent is not None else bootstrap_command(state, database))
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:
@@ -112,22 +109,24 @@ def _with_registered(
         return with_registered(settings, locate(*place, os.environ), progress)
 
 
-def _check_exposure(settings: ServeSettings, place: Location | None, bootstrap: str) -> None:
-    """Others reach a port: there must be a key to ask for. Raises BadSettings."""
+def _check_exposure(settings: ServeSettings, state: Location | None, bootstrap: str | None) -> None:
+    """Others reach a port: there must be a key to ask for. ``bootstrap`` is the command that makes the first one; None
+    for servers that go by no state. Raises BadSettings."""
     found = exposure.exposed(settings)
-    if found is None or settings.gateway.no_auth:
+    if found is None:
         return
-    if place is None:
+    if bootstrap is None:
         key, host = found
         raise errors.BadSettings(
             f"{key} {host!r} can be reached from other machines, and headrace.serve knows no keys; use 127.0.0.1 or the"
             f" command headrace serve, or {exposure.PASSING_OVER}"
         )
+    if state is None:
+        raise exposure.without_keys(*found, "any state (name one with --state)", bootstrap)
     from headrace.app.key_state import read_ring
 
-    if not read_ring(place).keys:
-        where = str(place.directory) if place.database is None else "the database"
-        raise exposure.without_keys(*found, where, bootstrap)
+    if not read_ring(state).keys:
+        raise exposure.without_keys(*found, "the database" if state.database else str(state.directory), bootstrap)
 
 
 def _stop_with_parent(orphaned: threading.Event) -> None:
