@@ -135,6 +135,9 @@ def test_every_metadata_form_over_grpc(keys: Keys) -> None:
         assert code(stub.ModelInfer, request) is grpc.StatusCode.UNAUTHENTICATED
         for headers in forms("hr_wrong"):
             assert code(stub.ModelInfer, request, tuple(headers.items())) is grpc.StatusCode.UNAUTHENTICATED
+        for twice in (("junk", keys.partner), (keys.partner, "junk"), (keys.partner, keys.partner)):
+            repeated = tuple(("x-api-key", value) for value in twice)
+            assert code(stub.ModelInfer, request, repeated) is grpc.StatusCode.UNAUTHENTICATED
         other = grpc_calls.request("other", 1.5)
         mine = (("x-api-key", keys.partner),)
         assert code(stub.ModelInfer, other, mine) is grpc.StatusCode.PERMISSION_DENIED

@@ -24,7 +24,9 @@ def request() -> InferRequest:
 async def main(address: str, key: str) -> dict[str, Any]:
     rest = InferenceRESTClient(RESTConfig(protocol="v2"))
     found: dict[str, Any] = {"ready": await rest.is_server_ready(f"http://{address}")}
-    answered = await rest.infer(f"http://{address}", request(), model_name="echo", headers={"Authorization": f"Bearer {key}"})
+    answered = await rest.infer(
+        f"http://{address}", request(), model_name="echo", headers={"Authorization": f"Bearer {key}"}
+    )
     found["rest"] = answered.outputs[0].as_numpy().tolist()
     try:
         await rest.infer(f"http://{address}", request(), model_name="echo")

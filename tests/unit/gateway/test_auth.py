@@ -12,7 +12,7 @@ import pytest
 from headrace.core.keys import Scope
 from headrace.core.requests import Outcome
 from headrace.core.tensors import DType, Tensor
-from headrace.core.traffic import Source, SourceKind, TrafficPolicy
+from headrace.core.traffic import Rule, Source, SourceKind, TrafficPolicy
 from headrace.pipeline.auth import Guard
 from headrace.protocols import grpc_frames
 from headrace.protocols.grpc_status import Code
@@ -278,9 +278,6 @@ def test_a_stream_that_outlives_its_key_is_refused_message_by_message(tmp_path: 
 def test_traffic_sticks_to_the_name_of_the_key(tmp_path: Path) -> None:
     callers = [key(f"caller-{n}", Scope.ADMIN) for n in range(40)]
 
-    def answering(number: int) -> Any:
-        return lambda arrays: [Tensor("y", DType.FP32, np.full_like(arrays[0], number))]
-
     async def test(gateway: Gateway) -> None:
         routes = (deployment_route(id="m@1", version="1", name="a"), deployment_route(id="m@2", version="2", name="b"))
         policy = TrafficPolicy({"a": 1.0, "b": 1.0}, Source(SourceKind.KEY, ""))
@@ -298,6 +295,38 @@ def test_traffic_sticks_to_the_name_of_the_key(tmp_path: Path) -> None:
             assert 5 < sum(first) - 40 < 35
             grpc = [await call(gateway, "ModelInfer", caller).body(infer()).end() for caller in callers]
             answers = [pb.ModelInferResponse.FromString(going.grpc()[1][0]) for going in grpc]
-            assert [np.frombuffer(a.raw_output_contents[0], np.float32)[0] for a in answers] == first
+            assert [first_value(answer) for answer in answers] == first
 
     run(tmp_path, test)
+
+
+def test_rules_read_the_key_also_where_the_body_decides_too(tmp_path: Path) -> None:
+    """The deployment is chosen after decoding then; the key is still known, over REST, gRPC and streams."""
+    gold = Rule(Source(SourceKind.BODY, "plan"), ("gold",), "a")
+    partner = Rule(Source(SourceKind.KEY, ""), ("partner",), "b")
+
+    async def test(gateway: Gateway) -> None:
+        routes = (deployment_route(id="m@1", version="1", name="a"), deployment_route(id="m@2", version="2", name="b"))
+        policy = TrafficPolicy({"a": 1.0}, rules=(gold, partner))
+        for number, made in enumerate(gateway.deploy(*routes, traffic={"m@1": 1.0}, policy=policy), 1):
+            made.add_replica(ComputingReplica(made, answering(number)))
+        gateway.services.guard.follow(key_set(*EVERY))
+        for caller, number in ((PARTNER, 2.0), (ADMIN, 1.0)):
+            async with gateway.client() as client:
+                answer = await client.post("/v2/models/m/infer", json=BODY, headers=caller.bearer)
+            assert answer.json()["outputs"][0]["data"][0] == number
+            going = await call(gateway, "ModelInfer", caller).body(infer()).end()
+            assert first_value(pb.ModelInferResponse.FromString(going.grpc()[1][0])) == number
+            going = await call(gateway, "ModelStreamInfer", caller).body(infer()).end()
+            streamed = pb.ModelStreamInferResponse.FromString(going.grpc()[1][0])
+            assert first_value(streamed.infer_response) == number
+
+    run(tmp_path, test)
+
+
+def answering(number: int) -> Any:
+    return lambda arrays: [Tensor("y", DType.FP32, np.full_like(arrays[0], number))]
+
+
+def first_value(response: Any) -> float:
+    return float(np.frombuffer(response.raw_output_contents[0], np.float32)[0])
