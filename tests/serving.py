@@ -109,8 +109,8 @@ def served(
             stderr=stderr,
             text=True,
             cwd=directory,
-            # A state of its own: keys in the home of whoever runs the tests must not lock them out.
-            env={**os.environ, "HEADRACE_STATE": str(directory / "state"), **(environment or {})},
+            # A home of its own: keys in that of whoever runs the tests must not lock them out.
+            env={**os.environ, "HOME": str(directory), **(environment or {})},
         )
     server = Served(process, log)
     try:

@@ -489,8 +489,8 @@ def test_stalled_bodies_give_their_memory_back(server: Served) -> None:
     before = memory(server)
     for _ in range(rounds):
         stall()
-    # An allocator may keep what one round used, and on a busy machine only a later round has all its bodies at once; but
-    # it must not grow by what is used again.
+    # An allocator may keep what one round used, and on a busy machine only a later round has all its bodies at once;
+    # but it must not grow by what is used again.
     eventually(lambda: memory(server) - before < 2 * at_once)
 
 

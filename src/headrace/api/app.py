@@ -1,4 +1,6 @@
-"""The application on the management port: FastAPI, served by the controller. Reads; changes nothing."""
+"""The application on the management port: FastAPI, served by the controller.
+
+What is served is only read; the registry is changed, when this server owns one."""
 
 from __future__ import annotations
 
@@ -7,14 +9,37 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 
-from headrace.api import deployments, endpoints, events, health, index, metrics, problems, replicas
+from headrace.api import (
+    aliases,
+    artifacts,
+    changes,
+    collection,
+    deployments,
+    endpoint_changes,
+    endpoints,
+    events,
+    health,
+    index,
+    metrics,
+    models,
+    problems,
+    replicas,
+    trust,
+    versions,
+)
 from headrace.api.hosts import HostCheck
+from headrace.api.idempotency import Requests
 from headrace.api.key_check import KeyCheck
-from headrace.api.ports import ControllerView
+from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
+from headrace.api.request_checks import RequestChecks
 from headrace.core import release
 from headrace.pipeline.auth import Guard
 
 _ABOUT = """What Headrace serves, how it fares, and why.
+
+Models, versions, aliases and files are those of the registry, when the server was started with one. Single resources
+have an ETag; what replaces one says which in `If-Match`. Lists come in pages: pass `next_cursor` as `cursor`. A POST
+with an `Idempotency-Key` may be sent again.
 
 Errors are problem documents (RFC 9457, `application/problem+json`) with a stable `code`.
 Inference is on another port; its protocols are described by their own specifications.
@@ -27,6 +52,8 @@ def create_app(
     metrics_directory: Path,
     allowed_hosts: Collection[str] = (),
     workers: Callable[[], Mapping[str, int]] | None = None,
+    commands: EndpointCommands | None = None,
+    registry: RegistryAccess | None = None,
     guard: Guard | None = None,
 ) -> FastAPI:
     """The management application.
@@ -36,6 +63,8 @@ def create_app(
                         bound to, and what the operator allows (``api/hosts.py``)
     workers             name -> pid of further processes whose memory and CPU time belong in the metrics; called in
                         another thread
+    commands            what can be done to endpoints; None: they are only read
+    registry            None: this server owns none, and the routes of the registry say so
     guard               who may do what; None lets everybody in
     """
     app = FastAPI(
@@ -49,13 +78,23 @@ def create_app(
     )
     problems.install(app)
     # What is added last sees a request first.
+    app.add_middleware(RequestChecks)
     app.add_middleware(KeyCheck, guard=guard or Guard())
     app.add_middleware(HostCheck, allowed=allowed_hosts)
-    app.include_router(index.router(view))
+    app.include_router(index.router(view, registry=registry is not None))
     app.include_router(health.router(view))
     app.include_router(metrics.router(metrics_directory, workers))
     api = APIRouter(prefix="/api/v1")
     for noun in (endpoints, deployments, replicas, events):
         api.include_router(noun.router(view))
+    if commands is not None:
+        api.include_router(endpoint_changes.router(commands))
+    requests = Requests()
+    # A model's name may have slashes in it: what follows it in a path comes before the model itself.
+    api.include_router(trust.router(registry))
+    api.include_router(versions.router(registry, requests))
+    for noun_of_registry in (aliases, models, artifacts, changes):
+        api.include_router(noun_of_registry.router(registry))
+    api.include_router(collection.router(registry, requests))
     app.include_router(api)
     return app

@@ -50,7 +50,7 @@ class HostCheck:
                 403,
                 f"a page of {stranger!r} may not ask {host!r}: open this server's own pages, or ask without a browser",
                 path=scope["path"],
-                code="origin_not_allowed",
+                code="cross_origin",
             )
             await refusal(scope, receive, send)
             return

@@ -20,9 +20,15 @@ LINKS = {
     "events": "/api/v1/events",
     "openapi": "/api/v1/openapi.json",
 }
+REGISTRY_LINKS = {
+    "models": "/api/v1/models",
+    "changes": "/api/v1/changes",
+}
 
 
-def router(view: ControllerView) -> APIRouter:
+def router(view: ControllerView, *, registry: bool) -> APIRouter:
+    """``registry``: this server has one."""
+    links = LINKS | REGISTRY_LINKS if registry else LINKS
     routes = APIRouter(tags=["index"])
 
     @routes.get("/", summary="Where things are", response_model=Index)
@@ -30,14 +36,14 @@ def router(view: ControllerView) -> APIRouter:
         """JSON, or a page when the `Accept` header names `text/html`."""
         ready = view.ready()
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(_page(ready, [endpoint.name for endpoint in view.routes().endpoints]))
-        return Index(name="headrace", version=release.VERSION, ready=ready, links=LINKS)
+            return HTMLResponse(_page(ready, links, [endpoint.name for endpoint in view.routes().endpoints]))
+        return Index(name="headrace", version=release.VERSION, ready=ready, links=links)
 
     return routes
 
 
-def _page(ready: bool, endpoints: list[str]) -> str:
-    links = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in LINKS.items())
+def _page(ready: bool, known: dict[str, str], endpoints: list[str]) -> str:
+    links = "".join(f'<li><a href="{path}">{name}</a></li>' for name, path in known.items())
     served = "".join(
         f'<li><a href="/api/v1/endpoints/{html.escape(name, quote=True)}">{html.escape(name)}</a></li>'
         for name in endpoints

@@ -14,6 +14,10 @@ _NEEDED = {"/metrics": keys.Scope.METRICS}
 """What a path takes; every other one takes ``manage``."""
 
 
+CALLER = "headrace.caller"
+"""Key of the ASGI scope under which routes find the ``Principal``."""
+
+
 class KeyCheck:
     """ASGI middleware."""
 
@@ -30,8 +34,9 @@ class KeyCheck:
         if len(headers) != len(pairs):
             credentials.join_repeated(headers, pairs)
         try:
-            self._guard.identify(headers).check(_NEEDED.get(scope["path"], keys.Scope.MANAGE))
+            principal = self._guard.identify(headers)
+            principal.check(_NEEDED.get(scope["path"], keys.Scope.MANAGE))
         except errors.HeadraceError as error:
             await problems.error_response(error, scope["path"])(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._app({**scope, CALLER: principal}, receive, send)

@@ -1,11 +1,17 @@
-"""What the management API needs from the controller."""
+"""What the management API needs: the controller, and the registry when this server owns one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from headrace.control.endpoint_changes import EndpointChange
+from headrace.control.registry import Registry
+from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.load import LoadReport
 from headrace.core.routes import RouteTable
+from headrace.core.versions import Draft, Registration, Version
 
 
 class ControllerView(Protocol):
@@ -32,4 +38,99 @@ class ControllerView(Protocol):
 
     def ready(self) -> bool:
         """Every endpoint can answer."""
+        ...
+
+
+class EndpointCommands(Protocol):
+    """What can be done to endpoints. Called on the event loop; ``who`` is for the history, ``generation`` the one that
+    the caller has seen. Changes raise Conflict, PreconditionFailed, UnknownModel, BadSettings, StoreFailed."""
+
+    async def plan(self, text: str, path: str) -> tuple[EndpointChange, ...]: ...
+    async def apply(self, text: str, path: str, *, who: str, take_over: bool) -> tuple[EndpointChange, ...]: ...
+    def export(self) -> str: ...
+    def wanted(self, endpoint: str) -> EndpointRecord: ...
+    async def set_traffic(
+        self, endpoint: str, weights: Mapping[str, float], *, who: str, take_over: bool, generation: int | None
+    ) -> EndpointRecord: ...
+    async def scale(
+        self, endpoint: str, deployment: str | None, replicas: int, *, who: str, generation: int | None
+    ) -> EndpointRecord: ...
+    async def restart(
+        self, endpoint: str, deployment: str | None, *, who: str, generation: int | None
+    ) -> EndpointRecord: ...
+    async def drain(
+        self, endpoint: str, deployment: str, *, who: str, take_over: bool, generation: int | None
+    ) -> EndpointRecord: ...
+    async def pause(self, endpoint: str, why: str, *, who: str, generation: int | None) -> EndpointRecord: ...
+    async def resume(self, endpoint: str, *, who: str, generation: int | None) -> EndpointRecord: ...
+    async def delete(self, endpoint: str, *, who: str, take_over: bool, generation: int | None) -> None: ...
+
+
+class Upload(Protocol):
+    """A stored file on its way in, written by one request at a time."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived."""
+        ...
+
+    def append(self, piece: bytes) -> None:
+        """Raises InvalidInput when there are more bytes than announced, StorageFull."""
+        ...
+
+    def finish(self) -> None:
+        """All bytes are there: store them. Raises WrongDigest when they are others than announced."""
+        ...
+
+
+class Files(Protocol):
+    """The files of versions, by digest. Blocking; never called on the event loop."""
+
+    def size(self, digest: str) -> int | None:
+        """Bytes of a stored file; None when there is none. Raises InvalidInput for what is no digest."""
+        ...
+
+    def present(self, digest: str, size: int) -> bool:
+        """The file is stored with this size; it counts as new for ``collect`` then."""
+        ...
+
+    def chunks(self, digest: str, start: int = 0) -> Iterator[bytes]:
+        """The content from byte ``start`` on. Raises Corrupted."""
+        ...
+
+    def received(self, digest: str, size: int) -> int:
+        """Bytes of an upload that have arrived."""
+        ...
+
+    def receiving(self, digest: str, size: int, start: int) -> AbstractContextManager[Upload]:
+        """Go on with an upload at byte ``start``. Raises StateInUse, WrongOffset, StorageFull."""
+        ...
+
+
+class RegistryAccess(Protocol):
+    """The registry that this server owns. Blocking; never called on the event loop."""
+
+    @property
+    def registry(self) -> Registry:
+        """For reading."""
+        ...
+
+    @property
+    def files(self) -> Files: ...
+
+    def changing(self, who: str) -> AbstractContextManager[Registry]:
+        """For changes that ``who`` makes. Raises StateInUse, LeaseLost when another owns the state."""
+        ...
+
+    def inspected(self, model: str, wanted: Registration, who: str) -> Draft:
+        """What stored files are, found out in a process of its own. Raises UnknownArtifact for files that are not
+        stored, InvalidInput, Unsupported, Corrupted."""
+        ...
+
+    def verified(self, version: Version) -> tuple[str, ...]:
+        """Read every file of a version; what is wrong with them."""
+        ...
+
+    def collect(self, grace_s: float, who: str, *, dry_run: bool) -> tuple[int, int]:
+        """Remove files that no version refers to and that are older than ``grace_s``; how many, and their bytes."""
         ...

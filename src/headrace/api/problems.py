@@ -20,6 +20,12 @@ MEDIA_TYPE = "application/problem+json"
 
 _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.UnknownModel, 404),
+    (errors.UnknownArtifact, 404),
+    (errors.NoRegistry, 404),
+    (errors.WrongDigest, 422),
+    (errors.KeyReused, 422),
+    (errors.PreconditionFailed, 412),
+    (errors.PreconditionRequired, 428),
     (errors.UnknownKey, 404),
     (errors.MethodNotAllowed, 405),
     (errors.PayloadTooLarge, 413),
@@ -32,6 +38,9 @@ _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.Overloaded, 503),
     (errors.NotReady, 503),
     (errors.StateInUse, 503),
+    (errors.LeaseLost, 503),
+    (errors.StorageFull, 507),
+    (errors.LoadFailed, 422),
     (errors.DeadlineExceeded, 504),
     (errors.HeadraceError, 500),
 )
@@ -89,8 +98,11 @@ def status_of(error: errors.HeadraceError) -> int:
 async def _headrace_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.HeadraceError)
     status = status_of(error)
-    if status == 500:
+    if status == 500 and not isinstance(error, errors.StoreFailed):
         return await _bug(request, error)
+    if status >= 500 and isinstance(error, errors.StoreFailed):
+        # Whoever keeps models here must know which file is damaged or why nothing can be stored.
+        _log.error("The registry's state failed", action="state_failed", path=request.url.path, exception=error)
     return error_response(error, request.url.path)
 
 
@@ -114,6 +126,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "GET")
         detail = f"{path} does not take {request.method}; it takes {allowed}"
         return response(405, detail, path=path, code=errors.MethodNotAllowed.code, headers={"Allow": allowed})
+    if error.status_code == 413:
+        return response(413, str(error.detail), path=path, code=errors.PayloadTooLarge.code)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     return response(error.status_code, str(error.detail), path=path, code=code, headers=error.headers)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import os
 import secrets
 import shutil
 import signal
@@ -20,15 +21,22 @@ from pathlib import Path
 import msgspec
 
 from headrace.app import controller_state, events, exposure, orders, resources, roles, source_copies, sources, watching
+from headrace.app.applying import records_of
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
+from headrace.app.endpoint_manager import EndpointManager
+from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.key_following import follow_keys
 from headrace.app.management import serve_management
+from headrace.app.registry_access import KeptRegistry
+from headrace.app.state_keeper import StateKeeper
+from headrace.app.state_location import Location, locate_for_server
 from headrace.app.watching import Change, Watched, Watcher
 from headrace.control import plan as planning
 from headrace.control import publish
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
 from headrace.core import errors
+from headrace.core.endpoint_records import MANUAL, Owner, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, deployment_id, endpoint_and_version
 from headrace.core.envelope import Splitter, wrap
 from headrace.core.keys import NO_KEYS, KeySet
@@ -94,6 +102,12 @@ class Controller:
         self._recorder = ControlRecorder(page)
         self._state_path = Path(role.directory) / "controller.state"
         self._saved: ControllerState | None = None
+        self._endpoints = EndpointManager(
+            Path(role.directory), self._desired, self._observed, self._switches, say=self._say, changed=self._changed
+        )
+        location = self._settings.location or self._other_location()
+        self.operations = EndpointOperations(self._endpoints, location)
+        self._keeper = StateKeeper(self._endpoints, location, self._recorder, role.management_url)
         self._restore()
 
     # --- life ---
@@ -110,29 +124,44 @@ class Controller:
         tasks = [
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
-            asyncio.create_task(serve_management(self, self._role, self._guard)),
+            asyncio.create_task(self._endpoints.keep_settling()),
+            asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role, self._guard)),
         ]
-        state = self._role.state
-        if state is None:
+        if self._settings.location is None:
             self._take_keys(NO_KEYS)
         else:
-            tasks.append(asyncio.create_task(follow_keys(state, self._take_keys, self._log)))
+            tasks.append(asyncio.create_task(follow_keys(self._settings.location, self._take_keys, self._log)))
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waiter}:
             # A task that ends before SIGTERM has failed: say why, and let the supervisor start us again.
             task.result()
+        await asyncio.to_thread(self._keeper.close)
         if self._orphaned and self._settings.runtime_dir is None:
             # The supervisor was killed; nobody else removes its folder.
             shutil.rmtree(self._role.directory, ignore_errors=True)
 
+    def _other_location(self) -> Location:
+        """Of a server that goes by no state: where the registry is when somebody applies ``fraud@champion``."""
+        nowhere = Path(self._role.directory) / "state"
+        return locate_for_server(None, None, None, os.environ) or Location(nowhere, None, str(nowhere / "artifacts"))
+
+    def _registry(self) -> KeptRegistry | None:
+        """What the management API offers of the registry: that of the state, when this server owns it."""
+        if not self._settings.owns_state:
+            return None
+        return KeptRegistry(lambda: None if self._endpoints.state is None else self._endpoints.state.registry)
+
     async def _work(self) -> None:
         """Inspect what was named, then watch it if asked to."""
         await self._adopted.wait()
+        if self._settings.owns_state:
+            await self._keeper.begin(patiently=self._inspected)
         if not self._inspected:
             await self._inspect_all()
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
+            await self._keeper.renew()
             if self._watcher is not None:
                 for change in await asyncio.to_thread(self._watcher.changes):
                     await self._deploy_change(change)
@@ -172,10 +201,15 @@ class Controller:
         results = await sources.inspect(candidates, self._settings.trust) if candidates else []
         for candidate, result in zip(candidates, results, strict=True):
             self._want(candidate, result)
-            if candidate.served:
+            if candidate.served and self._serving(candidate.endpoint, candidate.deployment) is None:
                 self._aim(candidate, result.version)
+        await self._endpoints.begin(records_of(candidates, results, self._settings.traffic, self._owner()))
         self._inspected = True
         self._changed.set()
+
+    def _owner(self) -> Owner:
+        """Of the traffic of what this command names."""
+        return MANUAL if self._settings.file is None else Owner(OwnerKind.FILE, self._settings.file)
 
     # --- what outlives this process ---
 
@@ -187,7 +221,9 @@ class Controller:
         self._desired.deployments = {spec.id: spec for spec in state.deployments}
         self._desired.traffic = dict(state.traffic)
         self._desired.failures = {(endpoint, version): reason for endpoint, version, reason in state.failures}
-        self._switches = {(switch.endpoint, switch.deployment): switch for switch in state.switches}
+        self._switches.update({(switch.endpoint, switch.deployment): switch for switch in state.switches})
+        self._endpoints.records = {record.name: record for record in state.records}
+        self._desired.paused = {record.name: record.paused for record in state.records if record.paused}
         for deployment, failure in state.load_failures.items():
             restarts = self._observed.restarts_of(deployment)
             restarts.load_failure, restarts.log_tail = failure.reason, failure.log_tail
@@ -206,6 +242,7 @@ class Controller:
             switches=tuple(self._switches.values()),
             load_failures={d: LoadFailure(r.load_failure, r.log_tail) for d, r in restarts.items() if r.load_failure},
             watched=self._watched,
+            records=tuple(self._endpoints.records.values()),
         )
         if state != self._saved:
             controller_state.save(self._state_path, state)
@@ -260,16 +297,13 @@ class Controller:
             return
         self._observed.restarts.pop(result.id, None)
         self._want(change.candidate, result)
-        earlier = self._switches.pop((endpoint, name), None)
-        if earlier is not None and earlier.old is not None and earlier.new != serving:
-            # A newer change came before the last one was ready: that one is not needed any more.
-            self._desired.deployments.pop(earlier.new, None)
-        if serving is None:
+        if endpoint not in self._endpoints.records:
             self._aim(change.candidate, result.version)
-        elif change.candidate.served and serving != result.id:
-            old = serving if change.replaces is not None else None
-            self._switches[endpoint, name] = Switch(endpoint, name, result.id, old)
-        self._changed.set()
+            await self._endpoints.begin(records_of([change.candidate], [result], self._settings.traffic, self._owner()))
+            return
+        aims = change.candidate.served or serving is None
+        leaves = change.replaces and deployment_id(endpoint, change.replaces)
+        await self._endpoints.watched(endpoint, added=result, name=name if aims else None, leaves=leaves)
 
     def _keeps(self, changed: DeploymentSpec) -> bool:
         """A version of this number is deployed and works, or may yet: it is not replaced in place."""
@@ -282,11 +316,14 @@ class Controller:
 
     def _switch_when_ready(self) -> None:
         for key, switch in list(self._switches.items()):
+            if self._switches.get(key) is not switch:
+                continue  # another one of its endpoint failed, and all are taken back
             spec = self._desired.deployments.get(switch.new)
             failure = self._observed.restarts_of(switch.new).load_failure
             if spec is None or failure:
                 del self._switches[key]
                 self._desired.deployments.pop(switch.new, None)
+                self._endpoints.switched(switch.endpoint, failure or "it is not deployed any more")
                 continue
             if not self._reachable(spec):
                 continue
@@ -297,6 +334,7 @@ class Controller:
                 self._desired.deployments.pop(switch.old, None)
             del self._switches[key]
             self._switched.append(events.VersionLoaded(endpoint, spec.version, endpoint_and_version(old)[1]))
+            self._endpoints.switched(endpoint)
 
     def _reachable(self, spec: DeploymentSpec) -> bool:
         """Every replica is ready and every gateway connected to it: traffic that moves there now meets no gap."""
@@ -388,6 +426,7 @@ class Controller:
             worker=worker_id,
             replicas=replicas,
             digests=tuple(d.artifact.digest for d in deployments),
+            load_keys=tuple(d.load_key for d in deployments),
             deployments=tuple(d.id for d in deployments),
             token=secrets.token_hex(16),
             environment=resources.thread_environment(max(threads)),
@@ -408,8 +447,10 @@ class Controller:
                 del self._orders[gone]
                 self._tails.pop(gone, None)
         replicas = [
-            ObservedReplica(r.id, deployment, digest)
-            for r, deployment, digest in zip(order.replicas, order.deployments, order.digests, strict=True)
+            ObservedReplica(r.id, deployment, digest, key)
+            for r, deployment, digest, key in zip(
+                order.replicas, order.deployments, order.digests, order.load_keys, strict=True
+            )
         ]
         self._observed.workers[order.worker] = ObservedWorker(
             order.worker, replicas, live.address, live.status_path, order.token
@@ -613,7 +654,7 @@ class Controller:
 
 
 def main(arguments: list[str]) -> int:
-    role = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=roles.ControllerRole)
+    role = roles.decoded(Path(arguments[0]).read_bytes())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.configure(role.settings.logs, "controller")
     asyncio.run(Controller(role).main())

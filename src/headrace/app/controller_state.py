@@ -1,7 +1,7 @@
 """What a controller must know to go on where its predecessor was killed, as one small file in the runtime directory.
 
 Without it a new controller would inspect the artifacts again, which may have changed or gone since, and take working
-replicas out of service. The registry's store replaces this file.
+replicas out of service. It is there as well when the state cannot be reached.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.app.watching import Watched
+from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.traffic import EndpointTraffic
 
@@ -43,6 +44,7 @@ class ControllerState(msgspec.Struct, frozen=True):
     switches: tuple[Switch, ...]
     load_failures: dict[str, LoadFailure]
     watched: Watched | None
+    records: tuple[EndpointRecord, ...] = ()
 
 
 def save(path: Path, state: ControllerState) -> None:

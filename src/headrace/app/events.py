@@ -48,6 +48,15 @@ class VersionLoaded(msgspec.Struct, frozen=True, tag=True):
     replaced: str
 
 
+class EndpointChanged(msgspec.Struct, frozen=True, tag=True):
+    """What an endpoint shall be was changed: ``what`` as in ``headrace events``."""
+
+    endpoint: str
+    what: str
+    who: str
+    why: str = ""
+
+
 class TrafficShifted(msgspec.Struct, frozen=True, tag=True):
     """Deployments that are not ready take no traffic while others can, or all take their own again: ``waiting`` is
     empty then. ``shares``: deployment name → share of the endpoint's requests, in all 1."""
@@ -79,6 +88,7 @@ Event = (
     | ReplicaRestarted
     | VersionLoaded
     | TrafficShifted
+    | EndpointChanged
     | BatchingExplained
     | Draining
     | Stopped

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from headrace.app.location import Location
+from headrace.app.state_location import Location
 from headrace.core import errors
 from headrace.core.keys import NO_KEYS, KeySet
 from headrace.telemetry.logging import Log

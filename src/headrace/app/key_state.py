@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from headrace.app import key_secret
-from headrace.app.location import DATABASE_FILE, Location
-from headrace.app.registry_state import who
+from headrace.app.registry_state import who_am_i
+from headrace.app.state_location import DATABASE_FILE, Location
 from headrace.control.key_issuer import KeyIssuer, read_set
 from headrace.core import errors
 from headrace.core.keys import NO_KEYS, KeySet
@@ -33,7 +33,7 @@ def open_issuer(location: Location, environ: Mapping[str, str]) -> Iterator[KeyI
 
     database = open_database(_url(location))
     try:
-        yield KeyIssuer(State(database), secret, time.time, who(), secrets.token_bytes)
+        yield KeyIssuer(State(database), secret, time.time, who_am_i(), secrets.token_bytes)
     finally:
         database.close()
 

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING
 from headrace.app import roles
 
 if TYPE_CHECKING:
-    from headrace.api.ports import ControllerView
+    from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
     from headrace.pipeline.auth import Guard
 
 _IMPORT_AFTER_S = 0.05
 
 
-async def serve_management(view: ControllerView, role: roles.ControllerRole, guard: Guard) -> None:
-    """Serve until cancelled."""
+async def serve_management(
+    view: ControllerView,
+    commands: EndpointCommands,
+    registry: RegistryAccess | None,
+    role: roles.ControllerRole,
+    guard: Guard,
+) -> None:
+    """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, role, guard)
+    app = await asyncio.to_thread(_build, view, commands, registry, role, guard)
     import h2corn
 
     from headrace.app import serving
@@ -33,12 +39,20 @@ async def serve_management(view: ControllerView, role: roles.ControllerRole, gua
     await serving.server(app, config).serve()
 
 
-def _build(view: ControllerView, role: roles.ControllerRole, guard: Guard):  # type: ignore[no-untyped-def]
+def _build(  # type: ignore[no-untyped-def]
+    view: ControllerView,
+    commands: EndpointCommands,
+    registry: RegistryAccess | None,
+    role: roles.ControllerRole,
+    guard: Guard,
+):
     from headrace.api.app import create_app
 
     return create_app(
         view,
         metrics_directory=Path(roles.metrics_directory(role.directory)),
         allowed_hosts=(role.settings.management_host,),
+        commands=commands,
+        registry=registry,
         guard=guard,
     )

@@ -16,6 +16,7 @@ class StartWorker(msgspec.Struct, frozen=True, tag=True):
     worker: str
     replicas: tuple[ReplicaSpec, ...]
     digests: tuple[str, ...]
+    load_keys: tuple[str, ...]
     deployments: tuple[str, ...]
     token: str
     environment: dict[str, str]

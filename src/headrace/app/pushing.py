@@ -2,12 +2,12 @@
 
 Fetch, find the models in it, inspect them in a short-lived process, hash, store the files, and only then register: a
 push that dies at any step leaves no version, and the next one goes on with the files that are stored already.
+``prepare`` does what comes before storing; it is the same wherever the registry is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import subprocess
 import tempfile
 import time
@@ -20,17 +20,13 @@ import msgspec
 from headrace.app.inspection import inspect_targets
 from headrace.app.registry_state import RegistryState
 from headrace.core import errors, names
-from headrace.core.models import Artifact, Format, Signature
-from headrace.core.versions import Draft, Provenance, StoredFile, Version
-from headrace.runtimes import digest, onnx_file, repository
+from headrace.core.models import Artifact, Signature
+from headrace.core.versions import Draft, Provenance, Registration, StoredFile, Version
+from headrace.runtimes import digest, repository, version_files
 from headrace.runtimes.repository import Found
 
 Progress = Callable[[str, int, int], None]
 """What is being moved, bytes that were just moved, bytes in all (0: not known)."""
-
-_PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
-_MODEL = "model"
-"""Folder of the artifact among a version's files; what accompanies it lies beside."""
 
 
 class PushRequest(msgspec.Struct, frozen=True):
@@ -54,10 +50,32 @@ class Pushed(msgspec.Struct, frozen=True):
     runnable: bool
 
 
+class Prepared(msgspec.Struct, frozen=True):
+    """A model that is inspected and hashed: what to register, and where its files lie, by their path in the version."""
+
+    model: str
+    artifact: Artifact
+    registration: Registration
+    sources: dict[str, Path]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.registration.files)
+
+
 def push(state: RegistryState, request: PushRequest, progress: Progress) -> list[Pushed]:
     """Push everything at the source; versions of an imported repository keep their numbers.
 
     Raises InvalidInput, Unsupported for what is no model, Conflict for numbers that are used, StoreFailed."""
+    with prepared(request, progress) as found:
+        return [_push_one(state, entry, progress) for entry in found]
+
+
+@contextmanager
+def prepared(request: PushRequest, progress: Progress) -> Iterator[Iterator[Prepared]]:
+    """Everything at the source, one after the other; hashed when it is its turn. The files are there while the block
+    runs."""
     signature = _signature(request.signature)
     with _fetched(request.source, progress) as path:
         found = _find(path, request)
@@ -65,47 +83,72 @@ def push(state: RegistryState, request: PushRequest, progress: Progress) -> list
         artifacts = _inspect(found)
         if request.signature is not None and len(found) > 1:
             raise errors.BadSettings(f"--signature fits one version, but {request.source} holds {len(found)}")
-        return [
-            _push_one(state, entry, artifact, _Accompanied(request, Path(path).absolute(), signature, extras), progress)
+        root = Path(path).absolute()
+        yield (
+            _prepare(request, entry, artifact, root, signature, extras)
             for entry, artifact in zip(found, artifacts, strict=True)
-        ]
-
-
-class _Accompanied(msgspec.Struct, frozen=True):
-    """A request with what it names read and checked; ``root`` is its source on disk, ``extras`` are files by their path
-    in the version."""
-
-    request: PushRequest
-    root: Path
-    signature: Signature | None
-    extras: dict[str, Path]
-
-
-def _push_one(
-    state: RegistryState, entry: Found, artifact: Artifact, wanted: _Accompanied, progress: Progress
-) -> Pushed:
-    request = wanted.request
-    model = request.model or entry.name
-    sources = files_of(artifact) | wanted.extras
-    stored = {name: StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items()}
-    _require_inspected(artifact, stored)
-    total = sum(file.size for file in stored.values())
-    for name, path in sources.items():
-        state.artifacts.put(path, stored[name].digest, lambda count: progress(model, count, total))
-    draft = Draft(
-        model=model,
-        artifact=msgspec.structs.replace(artifact, path=_entry(artifact)),
-        files=tuple(stored.values()),
-        provenance=_provenance(state, request, artifact),
-        signature=wanted.signature,
-        golden="golden.jsonl" if request.golden else None,
-        reference="reference.parquet" if request.reference else None,
-    )
-    with state.changing("headrace models push") as registry:
-        version = registry.register(
-            draft, number=_number(entry, wanted.root), trusted=request.trusted, alias=request.alias
         )
-        return Pushed(version, not artifact.code_bearing or registry.trust_in(version) is not None)
+
+
+def _prepare(
+    request: PushRequest,
+    entry: Found,
+    artifact: Artifact,
+    root: Path,
+    signature: Signature | None,
+    extras: dict[str, Path],
+) -> Prepared:
+    sources = version_files.files_of(artifact) | extras
+    stored = {name: StoredFile(name, digest.of_file(path), path.stat().st_size) for name, path in sources.items()}
+    version_files.require_inspected(artifact, {name: file.digest for name, file in stored.items()})
+    remote = "://" in request.source
+    registration = Registration(
+        path=version_files.entry_of(artifact),
+        files=tuple(stored.values()),
+        source=request.source if remote else str(Path(request.source).absolute()),
+        attribute=artifact.attribute,
+        number=version_files.number_of(entry, root),
+        signature=signature,
+        golden=version_files.GOLDEN if request.golden else None,
+        reference=version_files.REFERENCE if request.reference else None,
+        git_sha=None if remote else _git_sha(Path(request.source).absolute().parent),
+        metrics=request.metrics,
+        metadata=request.metadata,
+        trusted=request.trusted,
+        alias=request.alias,
+    )
+    return Prepared(request.model or entry.name, artifact, registration, sources)
+
+
+def _push_one(state: RegistryState, entry: Prepared, progress: Progress) -> Pushed:
+    wanted = entry.registration
+    for file in wanted.files:
+        state.artifacts.put(entry.sources[file.path], file.digest, lambda n: progress(entry.model, n, entry.size))
+    draft = make_draft(entry.model, entry.artifact, wanted, who=state.who, at=time.time())
+    with state.changing("headrace models push") as registry:
+        version = registry.register(draft, number=wanted.number, trusted=wanted.trusted, alias=wanted.alias)
+        return Pushed(version, not entry.artifact.code_bearing or registry.trust_in(version) is not None)
+
+
+def make_draft(model: str, artifact: Artifact, wanted: Registration, *, who: str, at: float) -> Draft:
+    """What an inspected artifact and what was said about it make together. ``at`` in seconds since 1970."""
+    return Draft(
+        model=model,
+        artifact=msgspec.structs.replace(artifact, path=wanted.path),
+        files=wanted.files,
+        provenance=Provenance(
+            who=who,
+            at=at,
+            source=wanted.source,
+            git_sha=wanted.git_sha,
+            packages=version_files.packages_of(Path(artifact.path)),
+            metrics=wanted.metrics,
+            metadata=wanted.metadata,
+        ),
+        signature=wanted.signature,
+        golden=wanted.golden,
+        reference=wanted.reference,
+    )
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
@@ -136,18 +179,6 @@ def _find(path: str, request: PushRequest) -> list[Found]:
     return found
 
 
-def _number(entry: Found, root: Path) -> int | None:
-    """The number that a repository gives a version by its folder, ``7`` in ``NAME/7/model.onnx``.
-
-    None for a lone model, which gets the next free one."""
-    path = Path(entry.path)
-    if not entry.version.isdigit() or not root.is_dir():
-        return None
-    below = path.relative_to(root).parts
-    folders = below if path.is_dir() else below[:-1]
-    return int(entry.version) if entry.version in folders else None
-
-
 def _inspect(found: list[Found]) -> list[Artifact]:
     targets = [entry.path if entry.attribute is None else f"{entry.path}:{entry.attribute}" for entry in found]
     artifacts = []
@@ -158,43 +189,17 @@ def _inspect(found: list[Found]) -> list[Artifact]:
     return artifacts
 
 
-# --- files --------------------------------------------------------------------------------------------------------
-
-
-def files_of(artifact: Artifact) -> dict[str, Path]:
-    """The files of an artifact by their path in the version."""
-    path = Path(artifact.path)
-    if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
-        return {f"{_MODEL}/{file.relative_to(path).as_posix()}": file for file in sorted(files)}
-    weights = onnx_file.weights_of(path) if artifact.format is Format.ONNX else []
-    return {f"{_MODEL}/{file.relative_to(path.parent).as_posix()}": file for file in (path, *weights)}
-
-
-def _entry(artifact: Artifact) -> str:
-    path = Path(artifact.path)
-    return _MODEL if path.is_dir() else f"{_MODEL}/{path.name}"
-
-
-def _require_inspected(artifact: Artifact, stored: dict[str, StoredFile]) -> None:
-    """What is stored must be what was inspected, whatever happened to the files in between."""
-    listing = [(n.removeprefix(f"{_MODEL}/"), f.digest) for n, f in stored.items() if n.startswith(f"{_MODEL}/")]
-    several = Path(artifact.path).is_dir() or len(listing) > 1
-    if (digest.of_listing(listing) if several else listing[0][1]) != artifact.digest:
-        raise errors.InvalidInput(f"{artifact.path} changed while it was pushed; push it again")
-
-
 # --- what accompanies a model -------------------------------------------------------------------------------------
 
 
 def _extras(request: PushRequest) -> dict[str, Path]:
     extras = {}
     if request.golden is not None:
-        _check_golden(request.golden)
-        extras["golden.jsonl"] = request.golden
+        version_files.check_golden(request.golden, f"--golden {request.golden}")
+        extras[version_files.GOLDEN] = request.golden
     if request.reference is not None:
-        _check_parquet(request.reference)
-        extras["reference.parquet"] = request.reference
+        version_files.check_reference(request.reference, f"--reference {request.reference}")
+        extras[version_files.REFERENCE] = request.reference
     return extras
 
 
@@ -202,56 +207,14 @@ def _signature(path: Path | None) -> Signature | None:
     if path is None:
         return None
     try:
-        return msgspec.json.decode(_read(path, "--signature"), type=Signature)
+        return msgspec.json.decode(path.read_bytes(), type=Signature)
+    except OSError as error:
+        raise errors.InvalidInput(f"--signature {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise errors.InvalidInput(
             f"--signature {path}: {error}; expected JSON like"
             ' {"inputs": [{"name": "x", "dtype": "FP32", "shape": [-1, 30]}], "outputs": [...]}'
         ) from error
-
-
-def _check_golden(path: Path) -> None:
-    for number, line in enumerate(_read(path, "--golden").splitlines(), 1):
-        try:
-            msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        except msgspec.DecodeError as error:
-            raise errors.InvalidInput(
-                f"--golden {path}, line {number}: {error}; every line is a JSON object"
-            ) from error
-
-
-def _check_parquet(path: Path) -> None:
-    content = _read(path, "--reference")
-    if not (content.startswith(b"PAR1") and content.endswith(b"PAR1")):
-        raise errors.InvalidInput(f"--reference {path} is no Parquet file; write one with DataFrame.to_parquet")
-
-
-def _read(path: Path, option: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise errors.InvalidInput(f"{option} {path}: {error.strerror}") from error
-
-
-def _provenance(state: RegistryState, request: PushRequest, artifact: Artifact) -> Provenance:
-    return Provenance(
-        who=state.who,
-        at=time.time(),
-        source=request.source if "://" in request.source else str(Path(request.source).absolute()),
-        git_sha=None if "://" in request.source else _git_sha(Path(request.source).absolute().parent),
-        packages=_packages(Path(artifact.path)),
-        metrics=request.metrics,
-        metadata=request.metadata,
-    )
-
-
-def _packages(path: Path) -> dict[str, str]:
-    """Pinned packages of an MLflow folder's ``requirements.txt``."""
-    requirements = path / "requirements.txt"
-    if not requirements.is_file():
-        return {}
-    lines = requirements.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {match[1]: match[2] for line in lines if (match := _PINNED.match(line))}
 
 
 def _git_sha(folder: Path) -> str | None:

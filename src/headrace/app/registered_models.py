@@ -24,17 +24,22 @@ def with_registered(settings: ServeSettings, location: Location, progress: Progr
     """Replace references by copies below the state directory, and trust what is trusted in the registry.
 
     Raises UnknownModel, Corrupted, StoreFailed."""
+    with open_registry(location) as state:
+        return resolved(settings, state, location.directory, progress)
+
+
+def resolved(settings: ServeSettings, state: RegistryState, directory: Path, progress: Progress) -> ServeSettings:
+    """The same with an opened registry; copies are made below ``directory``."""
     models: list[ModelSource] = []
     trusted = list(settings.trust)
-    with open_registry(location) as state:
-        for source in settings.models:
-            if not is_reference(source):
-                models.append(source)
-                continue
-            version = state.registry.resolve(source.path)
-            models.append(_source(source, version, _copy(state, version, location.directory, progress)))
-            if state.registry.trust_in(version) is not None:
-                trusted.append(version.draft.artifact.digest)
+    for source in settings.models:
+        if not is_reference(source):
+            models.append(source)
+            continue
+        version = state.registry.resolve(source.path)
+        models.append(_source(source, version, local_copy(state, version, directory, progress)))
+        if state.registry.trust_in(version) is not None:
+            trusted.append(version.draft.artifact.digest)
     return msgspec.structs.replace(settings, models=tuple(models), trust=tuple(trusted))
 
 
@@ -49,7 +54,7 @@ def _source(source: ModelSource, version: Version, folder: Path) -> ModelSource:
     )
 
 
-def _copy(state: RegistryState, version: Version, directory: Path, progress: Progress) -> Path:
+def local_copy(state: RegistryState, version: Version, directory: Path, progress: Progress) -> Path:
     """The folder with the version's files; made when it is not there, or not what it should be any more."""
     # "@" is in no model's name, so that no two versions share a folder.
     folder = directory / "versions" / f"{version.draft.model.replace('/', '@')}@{version.number}"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app.location import Location
 from headrace.app.settings import ServeSettings
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
@@ -21,15 +20,14 @@ class ControllerRole(msgspec.Struct, frozen=True):
     management_url: str
     began: float
     """Monotonic seconds at which the command began."""
-    state_directory: str | None = None
-    """Of the state whose keys are asked for; None: it goes by no state, and there are no keys."""
-    database: str | None = None
 
-    @property
-    def state(self) -> Location | None:
-        if self.state_directory is None:
-            return None
-        return Location(Path(self.state_directory), self.database, "")
+
+def encoded(role: ControllerRole) -> bytes:
+    return msgspec.json.encode(role, enc_hook=str)  # paths
+
+
+def decoded(content: bytes) -> ControllerRole:
+    return msgspec.json.decode(content, type=ControllerRole, dec_hook=lambda kind, text: kind(text))
 
 
 class GatewayRole(msgspec.Struct, frozen=True):

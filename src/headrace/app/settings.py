@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.app.state_location import Location
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, Isolation, ResourceSettings
 from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
@@ -76,5 +77,11 @@ class ServeSettings(msgspec.Struct, frozen=True):
     """Load a changed ``.py`` or a new version folder beside the old one, and switch when it is ready."""
     explain_batching: bool = False
     """Report each change of a deployment's batch limit with the reason."""
+    file: str | None = None
+    """Absolute path of the ``headrace.yaml`` that names the models; None: they were typed."""
+    location: Location | None = None
+    """Where the registry is, and the state if it is kept."""
+    owns_state: bool = False
+    """What is served is kept in the state, and was restored from it."""
     runtime_dir: str | None = None
     """Sockets, logs and metric pages; None: a new folder under the temporary directory, removed at exit."""

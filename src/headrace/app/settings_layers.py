@@ -49,8 +49,11 @@ def load_settings(
     environ: Mapping[str, str],
     directory: Path = Path(),
     config: Path | None = None,
+    required: bool = True,
 ) -> ServeSettings:
-    """Put all layers together. ``directory`` is where ``headrace.yaml`` is looked for when neither ``config`` nor
+    """Put all layers together. Not ``required``: there may be nothing to serve yet.
+
+    ``directory`` is where ``headrace.yaml`` is looked for when neither ``config`` nor
     HEADRACE_CONFIG names a file. Raises BadSettings or Unsupported."""
     over = _over(_environment_values(environ), _flag_values(flags or {}))
     file = _find_file(config, environ, directory)
@@ -59,9 +62,17 @@ def load_settings(
         parse_source(text, where="environment variable HEADRACE_MODELS") for text in _split(environ, "HEADRACE_MODELS")
     ]
     sources = _sources(typed, file, over)
-    if not sources:
-        raise errors.BadSettings(_nothing_to_serve(file, config, directory))
-    settings = msgspec.structs.replace(_build(values, sources), traffic=_policies(file, typed))
+    if not sources and required:
+        raise nothing_to_serve(config or (file.path if file else None), directory)
+    path = str(file.path.absolute()) if file is not None and not typed and sources else None
+    settings = msgspec.structs.replace(_build(values, sources), traffic=_policies(file, typed), file=path)
+    _check(settings)
+    return settings
+
+
+def settings_of_file(file: SettingsFile) -> ServeSettings:
+    """What a file says by itself, without flags and environment. Raises BadSettings."""
+    settings = msgspec.structs.replace(_build(file.values, _sources([], file, {})), traffic=_policies(file, []))
     _check(settings)
     return settings
 
@@ -203,10 +214,14 @@ def _check(settings: ServeSettings) -> None:
         )
 
 
-def _nothing_to_serve(file: SettingsFile | None, config: Path | None, directory: Path) -> str:
+def nothing_to_serve(file: Path | None, directory: Path) -> errors.BadSettings:
+    """The error of a command that names nothing, directly or by a file, where nothing was served before."""
+    file = file or (directory / FILE_NAME if (directory / FILE_NAME).is_file() else None)
     if file is not None:
-        return f"{file.path} names no models; add endpoints or models to it, or type one: headrace serve model.onnx"
-    return (
+        return errors.BadSettings(
+            f"{file} names no models; add endpoints or models to it, or type one: headrace serve model.onnx"
+        )
+    return errors.BadSettings(
         f"no model was given and there is no {FILE_NAME} in {directory.absolute()};"
         " type a model, e.g. headrace serve model.onnx, or name a file with --config"
     )

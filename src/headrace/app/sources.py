@@ -30,6 +30,10 @@ class Candidate(msgspec.Struct, frozen=True):
     deployment: str = MAIN
     registered: str | None = None
     """The version of the registry that this is a copy of."""
+    model: str = ""
+    """How a document names where it comes from: ``fraud@7``, or an absolute path with its class."""
+    numbered: bool = False
+    """The version was asked for, or given because there are several deployments: the model brings none itself."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -87,17 +91,27 @@ def _candidates(source: ModelSource, settings: DeploymentSettings) -> list[Candi
             typed=source.registered is None and Path(f.path).absolute() == Path(source.path).absolute(),
             settings=settings,
             registered=source.registered,
+            model=_document_model(source, f.name if len(endpoints) > 1 else ""),
         )
         for f in found
     ]
     return candidates if source.deployment is None else [_of_deployment(source, source.deployment, candidates)]
 
 
+def _document_model(source: ModelSource, folder: str) -> str:
+    """``folder``: the model's own, of a repository that holds several."""
+    if source.registered is not None:
+        return source.registered
+    path = Path(source.path).absolute() / folder
+    return f"{path}:{source.attribute}" if source.attribute else str(path)
+
+
 def _of_deployment(source: ModelSource, name: str, candidates: list[Candidate]) -> Candidate:
     """The one version that a named deployment serves: as the file says, else what a folder would serve by itself."""
     replace = msgspec.structs.replace
     if len(candidates) == 1 and candidates[0].typed:
-        return replace(candidates[0], version=source.version or source.default_version, deployment=name)
+        version = source.version or source.default_version
+        return replace(candidates[0], version=version, deployment=name, numbered=True)
     if source.version is not None:
         fitting = [replace(c, served=True) for c in candidates if c.version == source.version]
     else:
@@ -108,7 +122,7 @@ def _of_deployment(source: ModelSource, name: str, candidates: list[Candidate]) 
             f"deployment {name!r} of endpoint {source.name!r} serves one version, and {source.path} has {versions};"
             " choose with version: N"
         )
-    return replace(fitting[0], deployment=name)
+    return replace(fitting[0], deployment=name, numbered=source.version is not None)
 
 
 async def inspect(candidates: Sequence[Candidate], trusted: Sequence[str]) -> list[DeploymentSpec | Failure]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,8 +9,10 @@ from pathlib import Path
 import msgspec
 
 from headrace.app.registry_state import RegistryState
+from headrace.control.registry import Registry
 from headrace.core import errors
 from headrace.core.versions import Version
+from headrace.runtimes import version_files
 from headrace.store.artifacts import Collected
 
 Progress = Callable[[str, int, int], None]
@@ -30,29 +30,11 @@ def pull(state: RegistryState, version: Version, target: Path, progress: Progres
     """Write the files of a version into the new folder ``target``, which appears when all of them are verified.
 
     Raises Conflict when there is something already, Corrupted, StorageFull, StoreFailed."""
-    if target.exists():
-        raise errors.Conflict(f"{target} exists already; remove it, or name another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with version_files.new_folder(target) as folder:
         for file in version.draft.files:
-            path = partial / file.path
+            path = folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             state.artifacts.get(file.digest, path, lambda count: progress(version.ref, count, version.size))
-        partial.chmod(0o755)  # a temporary folder is its owner's only
-        _appear(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _appear(partial: Path, target: Path) -> None:
-    try:
-        partial.rename(target)
-    except OSError as error:
-        if target.exists():
-            raise errors.Conflict(f"{target} was made meanwhile by another process") from error
-        raise errors.StoreFailed(f"{target}: {error.strerror}") from error
 
 
 def verify(state: RegistryState, versions: Iterable[Version], progress: Progress) -> Iterator[Verdict]:
@@ -67,7 +49,10 @@ def verify(state: RegistryState, versions: Iterable[Version], progress: Progress
         yield Verdict(version, tuple(problems))
 
 
-def collect(state: RegistryState, grace_s: float, *, dry_run: bool) -> Collected:
-    """Remove files that no version refers to and that nobody stored within the last ``grace_s`` seconds."""
-    with state.changing("headrace models gc") as registry:
-        return state.artifacts.collect(registry.blobs(), time.time() - grace_s, dry_run=dry_run)
+def collect(state: RegistryState, registry: Registry, grace_s: float, *, dry_run: bool) -> Collected:
+    """Remove files that no version refers to and that nobody stored within the last ``grace_s`` seconds, and uploads
+    that nobody went on with; ``registry`` is one that may change."""
+    oldest = time.time() - grace_s
+    blobs = state.artifacts.collect(registry.blobs(), oldest, dry_run=dry_run)
+    unfinished = state.uploads.collect(oldest, dry_run=dry_run)
+    return Collected(blobs.blobs + unfinished.blobs, blobs.size + unfinished.size)

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import events, listening, orders
-from headrace.app.location import Location
+from headrace.app import events, listening, orders, roles
 from headrace.app.roles import ControllerRole, GatewayRole
 from headrace.app.settings import ServeSettings
 from headrace.app.worker_process import WorkerProcess
@@ -47,19 +46,16 @@ def _fits_sockets(directory: Path) -> bool:
     return len(os.fsencode(directory)) + _SOCKET_NAME <= _SOCKET_PATH_LIMIT
 
 
-def run(settings: ServeSettings, on_event: Callable[[events.Event], None], state: Location | None = None) -> int:
+def run(settings: ServeSettings, on_event: Callable[[events.Event], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Raises BadSettings when it cannot start."""
-    return asyncio.run(Supervisor(settings, on_event, state).main())
+    return asyncio.run(Supervisor(settings, on_event).main())
 
 
 class Supervisor:
     """One per ``headrace serve``."""
 
-    def __init__(
-        self, settings: ServeSettings, on_event: Callable[[events.Event], None], state: Location | None = None
-    ) -> None:
+    def __init__(self, settings: ServeSettings, on_event: Callable[[events.Event], None]) -> None:
         self._settings = settings
-        self._state = state
         self._on_event = on_event
         self._began = time.monotonic()
         self._workers: dict[str, WorkerProcess] = {}
@@ -194,11 +190,9 @@ class Supervisor:
             url=listening.url(self._inference, settings.gateway.host, settings.gateway.tls_cert is not None),
             management_url=listening.url(self._management, settings.management_host, tls=False),
             began=self._began,
-            state_directory=None if self._state is None else str(self._state.directory),
-            database=None if self._state is None else self._state.database,
         )
         path = self._directory / "controller.json"
-        path.write_bytes(msgspec.json.encode(role))
+        path.write_bytes(roles.encoded(role))
         self._controller = ChildProcess(
             "controller",
             self._python("headrace.app.controller", str(path)),

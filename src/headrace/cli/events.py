@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from headrace.cli.models import AsJson, Database, State
-from headrace.cli.outcome import EXIT_CODES_HELP, reported
+from headrace.cli.models import AsJson, Database, Server, State, opened_models
+from headrace.cli.outcome import EXIT_CODES_HELP
 
 EXAMPLES = f"""\
 Examples:
@@ -33,16 +32,14 @@ def events(
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
     state: State = None,
     database: Database = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the latest changes, newest first: who did what and why, and what it was before and after."""
-    with reported(as_json):
+    with opened_models(state, database, None, server, as_json) as models:
         import msgspec
 
-        from headrace.app.registry_state import locate, open_registry
-
-        with open_registry(locate(state, database, None, os.environ)) as opened:
-            found = opened.registry.changes(limit, model)
+        found = models.changes(limit, model)
         if as_json:
             sys.stdout.write(msgspec.json.encode({"events": found}).decode() + "\n")
             return

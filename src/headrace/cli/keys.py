@@ -52,7 +52,7 @@ NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="A key's name, 
 def _opened(state: str | None, database: str | None, as_json: bool) -> Iterator[KeyIssuer]:
     with reported(as_json):
         from headrace.app.key_state import open_issuer
-        from headrace.app.registry_state import locate
+        from headrace.app.state_location import locate
 
         with open_issuer(locate(state, database, None, os.environ), os.environ) as opened:
             yield opened

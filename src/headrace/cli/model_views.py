@@ -17,7 +17,7 @@ from headrace.app.pushing import Pushed
 from headrace.app.quantities import format_size
 from headrace.app.stored_versions import Verdict
 from headrace.control.registry import Model, Story
-from headrace.core.versions import Summary, TrustGrant, Version
+from headrace.core.versions import ModelLine, TrustGrant, Version, VersionView
 from headrace.store.artifacts import Collected
 
 
@@ -34,10 +34,10 @@ def print_pushed(pushed: Sequence[Pushed], as_json: bool) -> None:
     return None
 
 
-def print_models(models: Sequence[Summary], as_json: bool) -> None:
+def print_models(models: Sequence[ModelLine], as_json: bool) -> None:
     if as_json:
         return _json(
-            [{"name": m.model, "versions": m.versions, "newest": m.newest.number, "aliases": m.aliases} for m in models]
+            [{"name": m.name, "versions": m.versions, "newest": m.newest, "aliases": m.aliases} for m in models]
         )
     if not models:
         typer.echo("no models yet; begin with: headrace models push fraud model.onnx")
@@ -46,11 +46,11 @@ def print_models(models: Sequence[Summary], as_json: bool) -> None:
     for model in models:
         aliases = ", ".join(f"{alias}→{number}" for alias, number in model.aliases.items())
         table.add_row(
-            model.model,
+            model.name,
             str(model.versions),
-            str(model.newest.number),
-            _format(model.newest),
-            _time(model.newest.draft.provenance.at),
+            str(model.newest),
+            _kind(model.format, model.flavor),
+            _time(model.pushed_at),
             aliases,
         )
     return _show(table)
@@ -84,7 +84,8 @@ def print_model(model: Model, story: Story, as_json: bool) -> None:
     return None
 
 
-def print_version(version: Version, aliases: list[str], trust: TrustGrant | None, as_json: bool) -> None:
+def print_version(view: VersionView, as_json: bool) -> None:
+    version, aliases, trust = view.version, view.aliases, view.trust
     if as_json:
         return _json(_version(version) | {"aliases": aliases, "trust": trust})
     draft, provenance = version.draft, version.draft.provenance
@@ -162,7 +163,11 @@ def _version(version: Version) -> dict[str, Any]:
 
 def _format(version: Version) -> str:
     artifact = version.draft.artifact
-    return artifact.format.value if artifact.flavor is None else f"{artifact.format.value} ({artifact.flavor})"
+    return _kind(artifact.format.value, artifact.flavor)
+
+
+def _kind(format: str, flavor: str | None) -> str:
+    return format if flavor is None else f"{format} ({flavor})"
 
 
 def _code(version: Version, trust: TrustGrant | None) -> str:

@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that its help is quick.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,9 +18,7 @@ from headrace.cli.outcome import EXIT_CODES_HELP, ExitCode, reported
 from headrace.core import errors
 
 if TYPE_CHECKING:
-    from headrace.app.registry_state import RegistryState
-    from headrace.control.registry import Registry
-    from headrace.core.versions import Version
+    from headrace.app.models_service import ModelsService
 
 GROUP_EXAMPLES = """\
 Examples:
@@ -52,18 +51,31 @@ Files = Annotated[
     str | None,
     typer.Option("--artifacts", metavar="PLACE", help="Folder or s3://, gs://, az:// URL for the versions' files."),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Management port of the server that owns the registry; default: $HEADRACE_SERVER, else whoever owns the"
+        " state. Its key is read from $HEADRACE_API_KEY.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 Reason = Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason, kept in the history.")]
 Reference = Annotated[str, typer.Argument(metavar="MODEL[@VERSION|@ALIAS]", help="fraud@7, fraud@champion or fraud.")]
 
 
 @contextmanager
-def _opened(state: str | None, database: str | None, files: str | None, as_json: bool) -> Iterator[RegistryState]:
+def opened_models(
+    state: str | None, database: str | None, files: str | None, server: str | None, as_json: bool
+) -> Iterator[ModelsService]:
+    """The registry, through the controller that owns it or directly; errors are reported."""
     with reported(as_json):
-        from headrace.app.registry_state import locate, open_registry
+        from headrace.app.models_place import open_models
+        from headrace.app.registry_state import locate
 
-        with open_registry(locate(state, database, files, os.environ)) as opened:
-            yield opened
+        with open_models(locate(state, database, files, os.environ), server, os.environ) as models:
+            yield models
 
 
 def _epilog(*examples: str) -> str:
@@ -101,14 +113,15 @@ def push(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Store a model as a new version.
 
     It is inspected in a process of its own, never loaded. Repositories keep their version numbers.
     """
-    with _opened(state, database, files, as_json) as opened:
-        from headrace.app.pushing import PushRequest, push
+    with opened_models(state, database, files, server, as_json) as models:
+        from headrace.app.pushing import PushRequest
         from headrace.cli.model_views import print_pushed
         from headrace.cli.transfer_bar import transfer_bar
 
@@ -126,17 +139,19 @@ def push(
             alias=alias,
         )
         with transfer_bar("Storing", quiet=as_json) as progress:
-            pushed = push(opened, request, progress)
+            pushed = models.push(request, progress)
         print_pushed(pushed, as_json)
 
 
 @app.command("list", epilog=_epilog("list", "list --json"))
-def list_models(state: State = None, database: Database = None, files: Files = None, as_json: AsJson = False) -> None:
+def list_models(
+    state: State = None, database: Database = None, files: Files = None, server: Server = None, as_json: AsJson = False
+) -> None:
     """List the models, their newest versions and aliases."""
-    with _opened(state, database, files, as_json) as opened:
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_models
 
-        print_models(opened.registry.models(), as_json)
+        print_models(models.models(), as_json)
 
 
 @app.command(epilog=_epilog("show fraud", "show fraud@champion --json"))
@@ -145,19 +160,17 @@ def show(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a model with its history, or one version with its files and where it came from."""
-    with _opened(state, database, files, as_json) as opened:
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_model, print_version
 
-        registry = opened.registry
         if "@" in reference:
-            version = registry.resolve(reference)
-            aliases = registry.model(version.draft.model).aliases_of(version.number)
-            print_version(version, aliases, registry.trust_in(version), as_json)
+            print_version(models.version(reference), as_json)
         else:
-            print_model(registry.model(reference), registry.story(reference), as_json)
+            print_model(*models.model(reference), as_json)
 
 
 @app.command(epilog=_epilog("alias fraud champion 7", "alias fraud champion staging", "alias fraud staging --remove"))
@@ -170,22 +183,22 @@ def alias(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Point an alias at a version. It moves at once or not at all, and its history is kept."""
-    with _opened(state, database, files, as_json) as opened:
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_alias
 
         if remove == (version is not None):
             raise errors.BadSettings(
                 f"say where {name!r} points to (headrace models alias {model} {name} 7), or --remove"
             )
-        with opened.changing("headrace models alias") as registry:
-            if version is None:
-                registry.remove_alias(model, name, why)
-                moved = None
-            else:
-                moved = registry.move_alias(model, name, version, why)
+        moved = None
+        if version is None:
+            models.remove_alias(model, name, why)
+        else:
+            moved = models.move_alias(model, name, version, why)
         print_alias(model, name, moved, as_json)
 
 
@@ -195,15 +208,14 @@ def trust(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Vouch for the code that a version brings along: it may be loaded from now on. Your name is kept."""
-    with _opened(state, database, files, as_json) as opened:
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_trust
 
-        with opened.changing("headrace models trust") as registry:
-            version = registry.trust(reference)
-            print_trust(version, registry.trust_in(version), as_json)
+        print_trust(*models.trust(reference), as_json)
 
 
 @app.command(epilog=_epilog("verify", "verify fraud@7 churn"))
@@ -212,17 +224,16 @@ def verify(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every stored file and compare it with its digest; of everything when nothing is named."""
-    with _opened(state, database, files, as_json) as opened:
-        from headrace.app.stored_versions import verify
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_verdicts
         from headrace.cli.transfer_bar import transfer_bar
 
-        versions = list(_versions(opened.registry, references))
         with transfer_bar("Verifying", quiet=as_json) as progress:
-            verdicts = list(verify(opened, versions, progress))
+            verdicts = models.verify(references or (), progress)
         print_verdicts(verdicts, as_json)
     if any(verdict.problems for verdict in verdicts):
         raise typer.Exit(ExitCode.FAILURE)
@@ -236,18 +247,17 @@ def delete(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete a version that no alias points to. Its number is not given again; gc removes its files."""
-    with _opened(state, database, files, as_json) as opened:
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_deleted
 
         model, separator, choice = reference.partition("@")
         if every == bool(separator):
             raise errors.BadSettings(f"say which version, e.g. {model}@3, or delete every one with: {model} --all")
-        with opened.changing("headrace models delete") as registry:
-            deleted = registry.delete(model, choice or None, why)
-        print_deleted(deleted, as_json)
+        print_deleted(models.delete(model, choice or None, why), as_json)
 
 
 @app.command(epilog=_epilog("pull fraud@champion", "pull fraud@7 ./fraud-7"))
@@ -257,18 +267,16 @@ def pull(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the files of a version into a new folder (MODEL-VERSION), verified."""
-    with _opened(state, database, files, as_json) as opened:
-        from headrace.app.stored_versions import pull
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_pulled
         from headrace.cli.transfer_bar import transfer_bar
 
-        version = opened.registry.resolve(reference)
-        target = folder or Path(f"{version.draft.model.replace('/', '-')}-{version.number}")
         with transfer_bar("Pulling", quiet=as_json) as progress:
-            pull(opened, version, target, progress)
+            version, target = models.pull(reference, folder, progress)
         print_pulled(version, target, as_json)
 
 
@@ -282,22 +290,14 @@ def gc(
     state: State = None,
     database: Database = None,
     files: Files = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove stored files that no version refers to."""
-    with _opened(state, database, files, as_json) as opened:
-        from headrace.app.stored_versions import collect
+    with opened_models(state, database, files, server, as_json) as models:
         from headrace.cli.model_views import print_collected
 
-        print_collected(collect(opened, _seconds("--grace", grace), dry_run=dry_run), dry_run, as_json)
-
-
-def _versions(registry: Registry, references: Iterable[str] | None) -> Iterator[Version]:
-    for reference in references or [model.model for model in registry.models()]:
-        if "@" in reference:
-            yield registry.resolve(reference)
-        else:
-            yield from registry.model(reference).versions
+        print_collected(models.collect(_seconds("--grace", grace), dry_run=dry_run), dry_run, as_json)
 
 
 def _pairs(option: str, texts: Iterable[str] | None) -> Iterator[tuple[str, str]]:
@@ -319,6 +319,9 @@ def _seconds(option: str, text: str) -> float:
 
 def _number(name: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise errors.BadSettings(f"--metric {name}={text}: {text!r} is no number; texts go to --metadata") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise errors.BadSettings(f"--metric {name}={text}: {text!r} is no number; texts go to --metadata")
+    return number

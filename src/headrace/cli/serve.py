@@ -9,14 +9,15 @@ import threading
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from headrace.app import exposure
 from headrace.app.exposure import bootstrap_command
-from headrace.app.location import Location, locate, locate_for_server
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
-from headrace.app.settings_layers import load_settings
+from headrace.app.settings_layers import load_settings, nothing_to_serve
+from headrace.app.state_location import is_named, locate_for_server
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
@@ -30,6 +31,8 @@ Examples:
   headrace serve pricer.py:Pricer --watch
   headrace serve model.pkl --trust model.pkl
   headrace serve fraud@champion churn@7
+  headrace serve fraud@champion --state /srv/headrace     (kept there)
+  headrace serve --state /srv/headrace                    (restores what was running)
   headrace serve --config production.yaml --port 80 --host 0.0.0.0
 
 Settings: flags win over the environment (HEADRACE_PORT, HEADRACE_REPLICAS, HEADRACE_BATCHING__MAX_BATCH_SIZE),
@@ -47,7 +50,7 @@ def serve(
         typer.Argument(
             metavar="[NAME=]PATH…",
             help="Model files, MLflow or repository folders, FILE.py:CLASS, or MODEL@VERSION and MODEL@ALIAS of the"
-            " registry. Default: those of headrace.yaml.",
+            " registry. Default: those of headrace.yaml; else what the state says was running.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +60,12 @@ def serve(
     ] = None,
     state: Annotated[
         str | None,
-        typer.Option("--state", metavar="DIR", help="Registry and API keys; default: $HEADRACE_STATE or ~/.headrace."),
+        typer.Option(
+            "--state",
+            metavar="DIR",
+            help="State directory: what is served is kept there, beside registry and API keys, and restored without"
+            " arguments. Default: $HEADRACE_STATE; else ~/.headrace for restoring, MODEL@VERSION and keys only.",
+        ),
     ] = None,
     database: Annotated[
         str | None, typer.Option("--database", metavar="URL", help="The state's database, if it is postgresql://…")
@@ -77,13 +85,15 @@ def serve(
     XGBoost, LightGBM, MLflow folders, Python classes, folders NAME/VERSION/file.
     """
     with reported(as_json):
-        settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config)
+        settings = load_settings(models or (), given_flags(flags), environ=os.environ, config=config, required=False)
+        settings = _with_state(settings, (state, database, artifacts), config)
         if any(map(is_reference, settings.models)):
-            settings = _with_registered(settings, (state, database, artifacts), quiet=quiet or as_json)
-        # A server for a notebook is its own process's: it goes by no state that others share.
-        place = None if for_parent is not None else locate_for_server(state, database, artifacts, os.environ)
+            settings = _with_registered(settings, quiet=quiet or as_json)
+        if for_parent is not None:
+            # A server for a notebook is its own process's: it goes by no state, and no keys, that others share.
+            settings = msgspec.structs.replace(settings, location=None)
         if not settings.gateway.no_auth:
-            _check_exposure(settings, place, None if for_parent is not None else bootstrap_command(state, database))
+            _check_exposure(settings, None if for_parent is not None else bootstrap_command(state, database))
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:
@@ -91,25 +101,42 @@ def serve(
         # The supervisor is imported last: a wrong flag should not wait for the whole server to be imported.
         from headrace.app.supervisor import run
 
-        code = run(settings, make_screen(as_json=as_json, quiet=quiet), place)
+        code = run(settings, make_screen(as_json=as_json, quiet=quiet))
         if for_parent is not None and orphaned.is_set():
             # The parent, which would have removed its folder, was killed.
             shutil.rmtree(for_parent, ignore_errors=True)
     raise typer.Exit(code)
 
 
-def _with_registered(
-    settings: ServeSettings, place: tuple[str | None, str | None, str | None], *, quiet: bool
+def _with_state(
+    settings: ServeSettings, place: tuple[str | None, str | None, str | None], config: Path | None
 ) -> ServeSettings:
-    # Imported only when something of the registry is served: the rest needs no database.
+    """Models that are named are served for as long as the command runs, unless a state is named as well; without
+    models, what was running is restored from the state."""
+    location = locate_for_server(*place, os.environ)
+    named = is_named(place[0], place[1], os.environ)
+    if not named and not settings.models and not (location is not None and location.exists):
+        raise nothing_to_serve(config, Path())
+    if location is not None and (named or not settings.models):
+        # Imported only when there is a state to keep: the rest needs no database.
+        from headrace.app.owned_state import probe
+
+        if not probe(location) and not named and not settings.models:
+            raise nothing_to_serve(config, Path())
+    return msgspec.structs.replace(settings, location=location, owns_state=named or not settings.models)
+
+
+def _with_registered(settings: ServeSettings, *, quiet: bool) -> ServeSettings:
     from headrace.app.registered_models import with_registered
     from headrace.cli.transfer_bar import transfer_bar
 
+    if settings.location is None:
+        raise errors.BadSettings("there is no home directory with a registry to look into; name one with --state")
     with transfer_bar("Fetching", quiet=quiet) as progress:
-        return with_registered(settings, locate(*place, os.environ), progress)
+        return with_registered(settings, settings.location, progress)
 
 
-def _check_exposure(settings: ServeSettings, state: Location | None, bootstrap: str | None) -> None:
+def _check_exposure(settings: ServeSettings, bootstrap: str | None) -> None:
     """Others reach a port: there must be a key to ask for. ``bootstrap`` is the command that makes the first one; None
     for servers that go by no state. Raises BadSettings."""
     found = exposure.exposed(settings)
@@ -121,6 +148,7 @@ def _check_exposure(settings: ServeSettings, state: Location | None, bootstrap: 
             f"{key} {host!r} can be reached from other machines, and headrace.serve knows no keys; use 127.0.0.1 or the"
             f" command headrace serve, or {exposure.PASSING_OVER}"
         )
+    state = settings.location
     if state is None:
         raise exposure.without_keys(*found, "any state (name one with --state)", bootstrap)
     from headrace.app.key_state import read_ring

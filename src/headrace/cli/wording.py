@@ -53,6 +53,9 @@ def one_line(event: events.Event) -> str:
             if not event.waiting:
                 return f"{event.endpoint}: every deployment takes its share again: {shares}"
             return f"{event.endpoint}: {' and '.join(event.waiting)} not ready, traffic goes to {shares}"
+        case events.EndpointChanged():
+            why = f": {event.why}" if event.why else ""
+            return f"{event.endpoint}: {event.what} by {event.who}{why}"
         case events.BatchingExplained():
             return f"batching {event.deployment}: {event.explanation}"
         case events.Draining():

@@ -24,7 +24,9 @@ import numpy as np
 from headrace.client.credentials import with_key
 from headrace.client.errors import error_from_response
 from headrace.client.inputs import Inputs, to_tensors
+from headrace.client.management import Management
 from headrace.client.metadata import ModelMetadata, decode_metadata
+from headrace.client.registry import AsyncModels
 from headrace.client.retry import RetryPolicy, delay_before_retry
 from headrace.client.sse import EventParser
 from headrace.client.wire import Prediction, decode_response, encode_request
@@ -35,15 +37,19 @@ from headrace.core.tensors import Array, DType, Tensor, bf16_to_fp32
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 
+_MANAGEMENT_PORT = 9000
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 
 class AsyncClient:
     """A client of one server; use it as ``async with`` or call ``close``. Safe to share between tasks of one loop.
 
-    ``api_key`` is sent as ``Authorization: Bearer``; default: ``HEADRACE_API_KEY`` of the environment.
+    ``api_key`` is sent as ``Authorization: Bearer`` to both ports; default: ``HEADRACE_API_KEY`` of the environment.
     ``timeout`` is in seconds, for a whole call with its retries; ``retries`` counts attempts after the first and
-    covers refusals only (not ready, overloaded, cannot connect), never a request that may have run."""
+    covers refusals only (not ready, overloaded, cannot connect), never a request that may have run.
+
+    ``models`` is the registry behind ``management_url`` (by default port 9000 of the same host): ``models.list()``,
+    ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served."""
 
     def __init__(
         self,
@@ -56,8 +62,21 @@ class AsyncClient:
         verify: bool | str = True,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        management_url: str | None = None,
     ) -> None:
         self.url = _check_url(url)
+        tls = _tls(verify)
+        self.models = AsyncModels(
+            Management(
+                _check_url(management_url) if management_url else _beside(self.url),
+                api_key=api_key,
+                retries=retries,
+                verify=tls,
+                transport=transport,
+                sleep=sleep,
+            ),
+            self._served_models,
+        )
         self.timeout = timeout
         self._policy = RetryPolicy(retries=retries)
         self._sleep = sleep
@@ -65,7 +84,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             base_url=self.url,
             headers={"user-agent": f"headrace-client/{VERSION}", **with_key(headers, api_key)},
-            verify=_tls(verify),
+            verify=tls,
             transport=transport,
             # A proxy of the environment has no business between a client and its own machine.
             mounts=None if transport is not None else dict.fromkeys(_LOOPBACK),
@@ -145,8 +164,7 @@ class AsyncClient:
         """Names, dtypes and shapes of a model's inputs and outputs."""
         return await self._fetch_metadata((model, version), self._ends(None))
 
-    async def models(self) -> list[str]:
-        """Names of what the server serves (``GET /v2/models``, which not every server of the protocol has)."""
+    async def _served_models(self) -> list[str]:
         response = await self._call("GET", "/v2/models", self._ends(None))
         try:
             return msgspec.json.decode(response.content, type=_Models).models
@@ -180,6 +198,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+        await self.models.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,6 +328,13 @@ def _check_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise errors.BadSettings(f"{url!r} is not a server's address; expected http://HOST:PORT or https://HOST:PORT")
     return url.rstrip("/")
+
+
+def _beside(url: str) -> str:
+    """Where the management port of a server is unless somebody moved it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{_MANAGEMENT_PORT}"
 
 
 def _tls(verify: bool | str) -> Any:

@@ -19,6 +19,7 @@ import httpx
 from headrace.client.async_client import AsyncClient
 from headrace.client.inputs import Inputs
 from headrace.client.metadata import ModelMetadata
+from headrace.client.models import Models
 from headrace.client.wire import Prediction
 from headrace.core import errors
 from headrace.core.requests import Parameter
@@ -32,6 +33,7 @@ class Client:
 
         client = headrace.Client("http://localhost:8000")
         client.predict("fraud", {"amount": [12.5], "country": ["US"]})
+        client.models.push("fraud.onnx", "fraud", alias="champion")
 
     Arguments are those of ``AsyncClient``."""
 
@@ -45,6 +47,7 @@ class Client:
         retries: int = 3,
         verify: bool | str = True,
         transport: httpx.AsyncBaseTransport | None = None,
+        management_url: str | None = None,
     ) -> None:
         self._async = AsyncClient(
             url,
@@ -54,8 +57,10 @@ class Client:
             retries=retries,
             verify=verify,
             transport=transport,
+            management_url=management_url,
         )
         self._loop = _LoopThread()
+        self.models = Models(self._async.models, self._loop.run)
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)
 
     @property
@@ -113,10 +118,6 @@ class Client:
     def metadata(self, model: str, version: str | None = None) -> ModelMetadata:
         """Names, dtypes and shapes of a model's inputs and outputs."""
         return self._loop.run(self._async.metadata(model, version))
-
-    def models(self) -> list[str]:
-        """Names of what the server serves."""
-        return self._loop.run(self._async.models())
 
     def ready(self, model: str | None = None, version: str | None = None) -> bool:
         """True when the server, or one model, can answer now."""

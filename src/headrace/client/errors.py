@@ -32,7 +32,7 @@ _BY_STATUS: dict[int, type[errors.HeadraceError]] = {
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes, where: str) -> errors.HeadraceError:
     """The error that a non-2xx answer stands for; ``where`` names the request for answers without a message."""
     message = _message(body) or f"{where}: the server answered {status}"
-    code = headers.get(CODE_HEADER)
+    code = headers.get(CODE_HEADER) or _problem_code(headers, body)
     if code:
         error = errors.from_code(code, message)
     else:
@@ -40,6 +40,21 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes, wh
         error = _BY_STATUS.get(status, fallback)(message)
     error.retry_after = _retry_after(headers.get("retry-after"), error.retry_after)
     return error
+
+
+def _problem_code(headers: Mapping[str, str], body: bytes) -> str | None:
+    """The code in a problem document of the management API, when it is that of one of our errors."""
+    if not headers.get("content-type", "").startswith("application/problem+json"):
+        return None
+    try:
+        code = msgspec.json.decode(body, type=_Problem).code
+    except msgspec.DecodeError:
+        return None
+    return code if errors.is_code(code) else None
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
 
 
 def _message(body: bytes) -> str:

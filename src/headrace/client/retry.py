@@ -19,13 +19,22 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 def delay_before_retry(
-    policy: RetryPolicy, error: errors.HeadraceError, attempt: int, left_s: float, random: float
+    policy: RetryPolicy,
+    error: errors.HeadraceError,
+    attempt: int,
+    left_s: float,
+    random: float,
+    *,
+    repeatable: bool = False,
 ) -> float | None:
     """Seconds to wait before attempt number ``attempt`` + 1, or None to give up.
 
     ``attempt`` counts from 1, ``left_s`` is what remains of the call's time, ``random`` is uniform in [0, 1).
-    Only refusals are retried (not ready, overloaded, could not connect): the model has not run."""
-    if attempt > policy.retries or not isinstance(error, errors.NotReady | errors.Overloaded):
+    Only refusals are retried (not ready, overloaded, could not connect): the model has not run. A request that is
+    ``repeatable`` (it has an idempotency key, or changes nothing) also after the connection broke."""
+    refused = isinstance(error, errors.NotReady | errors.Overloaded | errors.StateInUse)
+    broken = repeatable and isinstance(error, errors.ReplicaDied)
+    if attempt > policy.retries or not (refused or broken):
         return None
     backoff = min(policy.cap_s, policy.base_s * 2 ** (attempt - 1))
     asked = error.retry_after

@@ -17,6 +17,8 @@ class ObservedReplica:
     id: str
     deployment: str
     digest: str
+    load_key: str
+    """See ``DeploymentSpec.load_key``."""
     state: ReplicaState = ReplicaState.STARTING
     model: LoadedModel | None = None
     timings: tuple[tuple[int, float], ...] = ()
@@ -79,3 +81,5 @@ class Desired:
     traffic: dict[str, EndpointTraffic] = field(default_factory=dict)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
     """(endpoint, version) that cannot be served at all → why."""
+    paused: dict[str, str] = field(default_factory=dict)
+    """Endpoint that refuses requests → why."""

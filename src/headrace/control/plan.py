@@ -76,14 +76,14 @@ def _replica_wanted(replica: ObservedReplica, desired: Desired, observed: Observ
     if restarts is not None and restarts.load_failure and replica.state is not ReplicaState.READY:
         # Those that serve go on: what one replica could not load any more they have.
         return False
-    alive = [
-        r.id
-        for w in observed.workers.values()
-        if w.stopping_since is None
-        for r in w.replicas
-        if r.deployment == spec.id and r.digest == replica.digest and r.state is not ReplicaState.FAILED
-    ]
-    return replica.id in alive[: spec.replicas]
+    alive = _alive(spec, observed)
+    fresh = [r for r in alive if r.load_key == spec.load_key]
+    if replica.load_key == spec.load_key:
+        return replica in fresh[: spec.replicas]
+    # Loaded with other settings: it serves until one that is loaded as asked takes its place.
+    stale = [r for r in alive if r.load_key != spec.load_key]
+    ready = sum(1 for r in fresh if r.state is ReplicaState.READY)
+    return replica in stale[: max(spec.replicas - ready, 0)]
 
 
 def _starts(desired: Desired, observed: Observed, now: float) -> list[Action]:
@@ -92,18 +92,29 @@ def _starts(desired: Desired, observed: Observed, now: float) -> list[Action]:
         restarts = observed.restarts.get(spec.id) or Restarts()
         if restarts.load_failure or now < restarts.not_before:
             continue
-        missing += [spec] * (spec.replicas - _alive(spec, observed))
+        missing += [spec] * _missing(spec, observed)
     return [StartWorker(group) for group in pack(missing)]
 
 
-def _alive(spec: DeploymentSpec, observed: Observed) -> int:
-    return sum(
-        1
+def _missing(spec: DeploymentSpec, observed: Observed) -> int:
+    alive = _alive(spec, observed)
+    fresh = [r for r in alive if r.load_key == spec.load_key]
+    missing = max(spec.replicas - len(fresh), 0)
+    if len(fresh) == len(alive):
+        return missing
+    # Others serve meanwhile: one at a time, so that a machine need not hold every replica twice.
+    loading = any(r.state is not ReplicaState.READY for r in fresh)
+    return 0 if loading else min(missing, 1)
+
+
+def _alive(spec: DeploymentSpec, observed: Observed) -> list[ObservedReplica]:
+    return [
+        r
         for worker in observed.workers.values()
         if worker.stopping_since is None
         for r in worker.replicas
         if r.deployment == spec.id and r.digest == spec.artifact.digest and r.state is not ReplicaState.FAILED
-    )
+    ]
 
 
 def pack(specs: list[DeploymentSpec]) -> list[tuple[DeploymentSpec, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
@@ -40,6 +41,20 @@ class Registry:
         self._state = state
         self._clock = clock
         self._who = who
+
+    def by(self, who: str) -> Registry:
+        """The same registry for changes that somebody else makes."""
+        return Registry(self._state, self._clock, who)
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """One consistent view of everything, for lists in pages."""
+        return self._state.reading()
+
+    @contextmanager
+    def together(self) -> Iterator[tuple[Registry, Transaction]]:
+        """Several steps in one transaction, with what else must happen or not happen with them."""
+        with self._state.writing() as transaction:
+            yield Registry(_Joined(transaction), self._clock, self._who), transaction
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -126,6 +141,17 @@ class Registry:
             self._trust(transaction, version)
         return version
 
+    def distrust(self, reference: str, why: str = "") -> Version:
+        """Take back the word for the code in a version: for every version with the same content."""
+        name, choice = names.split_reference(reference)
+        with self._state.writing() as transaction:
+            version = _choose(_require(transaction, name), choice)
+            digest = version.draft.artifact.digest
+            if transaction.trust.of(digest) is not None:
+                transaction.trust.revoke(digest)
+                self._note(transaction, "trust.revoke", name, before=_described(version), why=why)
+        return version
+
     def delete(self, model: str, choice: str | None, why: str = "") -> list[Version]:
         """Delete the version that ``choice`` names, or every version. Numbers are not given again.
 
@@ -168,6 +194,21 @@ class Registry:
         why: str = "",
     ) -> None:
         transaction.events.add(Event(self._clock(), self._who, what, model, before, after, why))
+
+
+class _Joined:
+    """A state whose every step is part of a transaction that is under way."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        yield self._transaction
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        yield self._transaction
 
 
 def _model(transaction: Transaction, name: str) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 
 import msgspec
@@ -91,7 +92,24 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     """A stream whose reader takes nothing for this long is cancelled."""
     warmup: bool = True
     platform_options: dict[str, str] = {}
+    restarts: int = 0
+    """How often somebody asked for fresh replicas."""
 
     @property
     def id(self) -> str:
         return deployment_id(self.endpoint, self.version)
+
+    @property
+    def load_key(self) -> str:
+        """Tells replicas apart that were loaded otherwise than this asks for; gateways follow all other settings."""
+        loaded = (
+            self.artifact.digest,
+            self.threads,
+            self.isolation,
+            self.resources,
+            self.batching.max_batch_size,
+            self.replica_timeout_s,
+            self.platform_options,
+            self.restarts,
+        )
+        return hashlib.sha256(msgspec.json.encode(loaded, order="sorted")).hexdigest()[:16]

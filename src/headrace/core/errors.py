@@ -3,8 +3,12 @@
     HeadraceError
     ├── CallerError                 the request is wrong; sending it again does not help
     │   ├── InvalidInput            malformed body, wrong name, dtype or shape
+    │   │   ├── WrongDigest         uploaded bytes do not have the digest they were announced with
+    │   │   └── KeyReused           an idempotency key came back with another request
     │   ├── UnknownModel            no such endpoint, version or path
     │   ├── UnknownKey              no such API key in the state
+    │   ├── UnknownArtifact         no stored file has this digest
+    │   ├── NoRegistry              this server was started without a registry
     │   ├── MethodNotAllowed        the path exists, the verb does not
     │   ├── PayloadTooLarge         a limit on bytes was passed
     │   ├── Unsupported             a valid request for something this server does not do
@@ -12,7 +16,10 @@
     │   ├── Forbidden               the credential is good, but not for this
     │   ├── UntrustedArtifact       code-bearing artifact without --trust
     │   ├── BadSettings             a setting is unknown or has a wrong value
+    │   ├── PreconditionRequired    a change that must say what it replaces does not
     │   └── Conflict                the change contradicts what is there
+    │       ├── PreconditionFailed  what is there is not what the caller has seen
+    │       └── WrongOffset         a piece of an upload does not follow what has arrived
     ├── Cancelled                   the caller went away
     ├── NotReady                    loading, or no replica can be reached
     ├── Overloaded                  refused to protect the requests already accepted
@@ -78,6 +85,18 @@ class InvalidInput(CallerError):
     code = "invalid_input"
 
 
+class WrongDigest(InvalidInput):
+    """The bytes do not have the digest that was announced."""
+
+    code = "wrong_digest"
+
+
+class KeyReused(InvalidInput):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_key_reused"
+
+
 class UnknownModel(CallerError):
     """There is no such model."""
 
@@ -88,6 +107,18 @@ class UnknownKey(CallerError):
     """There is no such API key."""
 
     code = "unknown_key"
+
+
+class UnknownArtifact(CallerError):
+    """No stored file has this digest."""
+
+    code = "unknown_artifact"
+
+
+class NoRegistry(CallerError):
+    """This server has no registry."""
+
+    code = "no_registry"
 
 
 class MethodNotAllowed(CallerError):
@@ -132,10 +163,28 @@ class BadSettings(CallerError):
     code = "bad_settings"
 
 
+class PreconditionRequired(CallerError):
+    """The change must say what it replaces."""
+
+    code = "precondition_required"
+
+
 class Conflict(CallerError):
     """The change contradicts what is there."""
 
     code = "conflict"
+
+
+class PreconditionFailed(Conflict):
+    """What is there has changed since it was read."""
+
+    code = "precondition_failed"
+
+
+class WrongOffset(Conflict):
+    """The piece does not follow what has arrived."""
+
+    code = "wrong_offset"
 
 
 class Cancelled(HeadraceError):
@@ -256,6 +305,11 @@ def _tree(cls: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
 
 
 _BY_CODE = _tree(HeadraceError)
+
+
+def is_code(code: str) -> bool:
+    """Whether an error of this tree has this code."""
+    return code in _BY_CODE
 
 
 def from_code(code: str, message: str) -> HeadraceError:

@@ -17,6 +17,9 @@ RESERVED_SEGMENTS = frozenset(
 )
 """Path segments that follow a model name in some protocol; a name may not contain them after a slash."""
 
+RESERVED_MODEL_SEGMENTS = frozenset({"aliases", "history"})
+"""Path segments that follow a model name in the management API, beside ``versions``."""
+
 
 def check_endpoint(name: str) -> str:
     """Return ``name`` when it is a legal endpoint name; raise BadSettings that says what is wrong."""
@@ -47,11 +50,15 @@ def check_deployment(name: str) -> str:
 
 
 def check_model(name: str) -> str:
-    """Return ``name`` when it is a legal name of a model in the registry: the grammar of endpoints."""
+    """Return ``name`` when it is a legal name of a model in the registry: the grammar of endpoints, without the words
+    that follow a model's name in a path of the management API."""
     try:
-        return check_endpoint(name)
+        check_endpoint(name)
     except errors.BadSettings as error:
         raise errors.BadSettings(error.message.replace("endpoint name", "model name")) from None
+    if any(part in RESERVED_MODEL_SEGMENTS for part in name.split("/")[1:]):
+        raise errors.BadSettings(f"model name {name!r} contains a reserved path segment")
+    return name
 
 
 def check_alias(alias: str) -> str:

@@ -64,6 +64,8 @@ class EndpointRoute(msgspec.Struct, frozen=True):
     deployments: tuple[DeploymentRoute, ...]
     traffic: dict[str, float]
     policy: TrafficPolicy = TrafficPolicy()
+    paused: str = ""
+    """Why it refuses requests; empty: it does not."""
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -48,6 +48,31 @@ class Draft(msgspec.Struct, frozen=True):
     """Path of the reference data among the files."""
 
 
+class Registration(msgspec.Struct, frozen=True):
+    """What is asked to become a version: files that are stored, and what is said about them.
+
+    Nothing in it is taken for granted: what the model is, is found out from the files."""
+
+    path: str
+    """Of the model among the files: a file, or the folder that holds it."""
+    files: tuple[StoredFile, ...]
+    source: str = ""
+    attribute: str | None = None
+    """For Python files: the class."""
+    number: int | None = None
+    """Of an imported repository; None: the next free one."""
+    signature: Signature | None = None
+    golden: str | None = None
+    reference: str | None = None
+    git_sha: str | None = None
+    metrics: dict[str, float] = {}
+    metadata: dict[str, str] = {}
+    trusted: bool = False
+    """Whoever asks vouches for the code that the model brings along."""
+    alias: str = ""
+    """To be pointed at the new version; empty: none."""
+
+
 class Version(msgspec.Struct, frozen=True):
     """A registered version of a model."""
 
@@ -72,6 +97,45 @@ class Summary(msgspec.Struct, frozen=True):
     versions: int
     newest: Version
     aliases: dict[str, int]
+
+
+class VersionView(msgspec.Struct, frozen=True):
+    """A version as things stand: the aliases that point to it, who vouches for its code, and whether that may run."""
+
+    version: Version
+    aliases: list[str]
+    trust: TrustGrant | None
+    runnable: bool
+
+
+class ModelLine(msgspec.Struct, frozen=True):
+    """A model in a list, short: ``newest`` is a number, what follows is about that version."""
+
+    name: str
+    versions: int
+    newest: int
+    format: str
+    flavor: str | None
+    size: int
+    pushed_at: float
+    pushed_by: str
+    aliases: dict[str, int]
+
+    @classmethod
+    def of(cls, summary: Summary) -> ModelLine:
+        newest, artifact = summary.newest, summary.newest.draft.artifact
+        provenance = newest.draft.provenance
+        return cls(
+            name=summary.model,
+            versions=summary.versions,
+            newest=newest.number,
+            format=artifact.format.value,
+            flavor=artifact.flavor,
+            size=newest.size,
+            pushed_at=provenance.at,
+            pushed_by=provenance.who,
+            aliases=summary.aliases,
+        )
 
 
 class AliasMove(msgspec.Struct, frozen=True):

@@ -9,9 +9,9 @@ import socket
 import sys
 
 import msgspec
+import numpy as np
 
 from headrace.core import errors
-from headrace.core.envelope import Splitter
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceResponse
 from headrace.gateway import offload
@@ -29,15 +29,28 @@ def main(arguments: list[str]) -> int:
     # Small requests, which gateways and workers serve meanwhile, come first.
     os.nice(_NICE)
     link = socket.socket(fileno=int(arguments[0]))
-    splitter = Splitter(offload.MAX_MESSAGE)
-    while data := link.recv(1 << 20):
-        for message in splitter.feed(data):
-            for part in answer(message):
-                link.sendall(part)
+    prefix = memoryview(bytearray(4))
+    while _fill(link, prefix):
+        message = np.empty(int.from_bytes(prefix, "little"), np.uint8).data
+        if not _fill(link, message):
+            break
+        for part in answer(message):
+            link.sendall(part)
     return 0
 
 
-def answer(message: bytes) -> list[bytes | memoryview]:
+def _fill(link: socket.socket, buffer: memoryview) -> bool:
+    """Receive until the buffer is full; False when the gateway closed the socket before."""
+    filled = 0
+    while filled < len(buffer):
+        count = link.recv_into(buffer[filled:])
+        if not count:
+            return False
+        filled += count
+    return True
+
+
+def answer(message: bytes | memoryview) -> list[memoryview]:
     """One job's answer; errors of the codecs travel as values."""
     head, payload = offload.cut(message)
     job = _decode_job(head)
@@ -56,7 +69,7 @@ def _signature(packed: bytes) -> Signature:
     return msgspec.msgpack.decode(packed, type=Signature)
 
 
-def _parse(job: ParseJob, payload: memoryview) -> list[bytes | memoryview]:
+def _parse(job: ParseJob, payload: memoryview) -> list[memoryview]:
     request, rendering = REST_CODECS[job.codec].parse_request(bytes(payload), job.json_size, _signature(job.signature))
     heads, parts = offload.pack(request.tensors)
     parsed = Parsed(heads, request.id, request.parameters, request.outputs, rendering)
@@ -66,7 +79,7 @@ def _parse(job: ParseJob, payload: memoryview) -> list[bytes | memoryview]:
         raise errors.InvalidInput(f"an integer parameter may have 64 bits: {error}") from None
 
 
-def _render(job: RenderJob, payload: memoryview) -> list[bytes | memoryview]:
+def _render(job: RenderJob, payload: memoryview) -> list[memoryview]:
     tensors = tensors_on_wire.unpack_tensors(job.tensors, payload)
     response = InferenceResponse(job.model_name, job.model_version, tensors, job.id)
     reply = REST_CODECS[job.codec].render_response(response, job.rendering, _signature(job.signature))

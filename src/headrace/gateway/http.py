@@ -15,7 +15,7 @@ from headrace.core import errors
 from headrace.core.errors import HeadraceError
 from headrace.core.keys import ANYBODY
 from headrace.gateway import bodies, streaming
-from headrace.gateway.bodies import Headers, Message, Receive, Send
+from headrace.gateway.bodies import Headers, Message, Pieces, Receive, Send
 from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.grpc import GrpcFront
 from headrace.gateway.rest import RestOperations
@@ -122,7 +122,7 @@ class InferenceApp:
         failure: HeadraceError | None = None
         try:
             exchange = self._begin(match.path, codec, headers, started, request_id)
-            body = await bodies.read(services, receive, headers)
+            body = await bodies.read_pieces(services, receive, headers)
             while True:
                 if exchange.deployment.closed:
                     # The version left while its request came in: the one that took over answers.
@@ -191,7 +191,7 @@ class InferenceApp:
         return exchange
 
     async def _choose_by_body(
-        self, exchange: Exchange, match: Match, dialect: Dialect, headers: Headers, body: bytes
+        self, exchange: Exchange, match: Match, dialect: Dialect, headers: Headers, body: bytes | Pieces
     ) -> None:
         """The traffic policy reads the body: the deployment that decoded it may not be the one that answers."""
         find = self._services.router.find
@@ -204,7 +204,7 @@ class InferenceApp:
         if exchange.signature.streaming:
             _check_streaming(exchange.deployment, match.operation)
 
-    async def _take_body(self, exchange: Exchange, name: str, headers: Headers, body: bytes) -> None:
+    async def _take_body(self, exchange: Exchange, name: str, headers: Headers, body: bytes | Pieces) -> None:
         """A body that is large or has a binary part."""
         services = self._services
         given = headers.get(b"inference-header-content-length")
@@ -212,10 +212,11 @@ class InferenceApp:
         if (len(body) if json_size is None else json_size) > services.settings.offload_bytes:
             exchange.body_read = monotonic()
             with bodies.held(services, len(body)):
-                job = services.offload.parse(name, body, json_size, exchange.signature)
+                parts = [body] if isinstance(body, bytes) else body.parts
+                job = services.offload.parse(name, parts, json_size, exchange.signature)
                 exchange.request, exchange.rendering = await _before(exchange.deadline, job)
         else:
-            exchange.body = body
+            exchange.body = body if isinstance(body, bytes) else body.joined()
             exchange.json_size = json_size
 
     async def _stream(self, exchange: Exchange, receive: Receive, send: Send) -> None:

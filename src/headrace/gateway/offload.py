@@ -11,9 +11,11 @@ import collections
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import msgspec
+import numpy as np
 
 from headrace.core import errors
 from headrace.core.models import Signature
@@ -65,27 +67,30 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
     message: str
 
 
+Buffer = bytes | bytearray | memoryview
 Job = ParseJob | RenderJob
 Answer = Parsed | Rendered | Failed
 
 MAX_MESSAGE = 1 << 31
+_TURN = 128 << 10
+"""Bytes that are written in one turn of the event loop."""
 """A body or an answer, and what is said about it."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
-def envelope(head: msgspec.Struct, *payload: bytes | memoryview) -> list[bytes | memoryview]:
+def envelope(head: msgspec.Struct, *payload: Buffer) -> list[memoryview]:
     """A head and what follows it as the parts of one envelope (``core/envelope.py``); large parts are not copied."""
     packed = _encode(head)
     views = [memoryview(part).cast("B") for part in payload]
     size = 4 + len(packed) + sum(map(len, views))
     if size > MAX_MESSAGE:
         raise errors.PayloadTooLarge(f"{size} bytes of tensors are too many to be encoded or decoded as JSON")
-    return [size.to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed, *views]
+    return [memoryview(size.to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed), *views]
 
 
-def cut(message: bytes | bytearray) -> tuple[memoryview, memoryview]:
+def cut(message: bytes | memoryview) -> tuple[memoryview, memoryview]:
     """The packed head and the payload of an envelope's message."""
     size = int.from_bytes(message[:4], "little")
     view = memoryview(message)
@@ -102,10 +107,10 @@ class Offload:
         self._second_tries = asyncio.Lock()
 
     async def parse(
-        self, codec: str, body: bytes, json_size: int | None, signature: Signature
+        self, codec: str, body: Sequence[Buffer], json_size: int | None, signature: Signature
     ) -> tuple[InferenceRequest, Rendering]:
-        """``codec.parse_request`` in the codec process; raises what it raises."""
-        answer, payload = await self._ask(envelope(ParseJob(codec, json_size, _encode(signature)), body))
+        """``codec.parse_request`` in the codec process, of a body in pieces; raises what it raises."""
+        answer, payload = await self._ask(envelope(ParseJob(codec, json_size, _encode(signature)), *body))
         if not isinstance(answer, Parsed):
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a parse job")
         tensors = tensors_on_wire.unpack_tensors(answer.tensors, payload)
@@ -124,7 +129,7 @@ class Offload:
             raise errors.Bug(f"the codec process answered {type(answer).__name__} to a render job")
         return Reply(answer.status, answer.headers, bytes(payload))
 
-    async def _ask(self, job: list[bytes | memoryview]) -> tuple[Answer, memoryview]:
+    async def _ask(self, job: list[memoryview]) -> tuple[Answer, memoryview]:
         try:
             answered = await (await self._living()).ask(job)
         except _Died:
@@ -175,8 +180,14 @@ def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes |
 
 
 class _Waiting(NamedTuple):
-    job: list[bytes | memoryview]
-    answer: asyncio.Future[bytearray]
+    job: list[memoryview]
+    answer: asyncio.Future[memoryview]
+
+
+def _small(parts: list[memoryview]) -> Iterator[memoryview]:
+    for part in parts:
+        for at in range(0, len(part), _TURN):
+            yield part[at : at + _TURN]
 
 
 class _Died(Exception):
@@ -186,25 +197,29 @@ class _Died(Exception):
 class _Link(asyncio.BufferedProtocol):
     """One job at a time is sent: those that wait here can still be given up, and are in memory once.
 
-    Answers of megabytes are received into their final buffer."""
+    Megabytes go out and come in by parts, each in a turn of the event loop of its own, and without a copy of the whole:
+    answers are received into their final buffer."""
 
     def __init__(self) -> None:
         self.closed = False
-        self._prefix = bytearray(4)
-        self._message: bytearray | None = None
+        self._prefix = memoryview(bytearray(4))
+        self._message: memoryview | None = None
         self._filled = 0
         self._waiting: collections.deque[_Waiting] = collections.deque()
-        self._working: asyncio.Future[bytearray] | None = None
+        self._working: asyncio.Future[memoryview] | None = None
+        self._unsent: Iterator[memoryview] = iter(())
+        self._paused = False
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
+        self._transport.set_write_buffer_limits(high=_TURN)
 
-    async def ask(self, job: list[bytes | memoryview]) -> bytearray:
+    async def ask(self, job: list[memoryview]) -> memoryview:
         """The answer to a job. When it is cancelled before its turn, the job is never sent."""
         if self.closed:
             raise _Died
-        future: asyncio.Future[bytearray] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(job, future))
         self._send_next()
         return await future
@@ -213,18 +228,31 @@ class _Link(asyncio.BufferedProtocol):
         while self._working is None and self._waiting:
             next_ = self._waiting.popleft()
             if not next_.answer.done():
-                assert self._transport is not None
                 self._working = next_.answer
-                self._transport.writelines(next_.job)
+                self._unsent = _small(next_.job)
+                self._write()
+
+    def _write(self) -> None:
+        assert self._transport is not None
+        while not self._paused and (part := next(self._unsent, None)) is not None:
+            self._transport.write(part)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._write()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return memoryview(self._prefix if self._message is None else self._message)[self._filled :]
+        return (self._prefix if self._message is None else self._message)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
         if self._message is None:
             if self._filled == len(self._prefix):
-                self._message = bytearray(int.from_bytes(self._prefix, "little"))
+                # Not a bytearray: to fill one of megabytes with zeros takes a millisecond.
+                self._message = np.empty(int.from_bytes(self._prefix, "little"), np.uint8).data
                 self._filled = 0
         elif self._filled == len(self._message):
             future, self._working = self._working, None

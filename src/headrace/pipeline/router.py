@@ -24,9 +24,10 @@ _ANSWERED_BY = b"x-headrace-deployment"
 class Endpoint:
     """An endpoint's deployments by version, and the split of its traffic.
 
-    ``choices`` are those that take traffic now; ``only`` is the one that takes everything, whatever a request says."""
+    ``choices`` are those that take traffic now; ``only`` is the one that takes everything, whatever a request says.
+    ``paused`` says why the endpoint refuses requests, if it does."""
 
-    __slots__ = ("choices", "deployments", "mirrors", "name", "only", "split")
+    __slots__ = ("choices", "deployments", "mirrors", "name", "only", "paused", "split")
 
     def __init__(self, name: str, mirrors: Mirrors) -> None:
         self.name = name
@@ -34,12 +35,15 @@ class Endpoint:
         self.deployments: dict[str, Deployment] = {}
         self.choices: list[Deployment] = []
         self.only: Deployment | None = None
+        self.paused = ""
         self.split: Split
 
     def follow(self, route: EndpointRoute) -> None:
         """Take the traffic of a route table over; ``deployments`` are those of the table already."""
         self.choices = [self.deployments[d.version] for d in route.deployments if route.traffic.get(d.id, 0.0) > 0]
-        self.only = self.choices[0] if len(self.choices) == 1 and route.policy.plain else None
+        self.paused = route.paused
+        alone = len(self.choices) == 1 and route.policy.plain and not route.paused
+        self.only = self.choices[0] if alone else None
         self.split = Split(route, self.deployments)
         named = {d.name: self.deployments[d.version] for d in route.deployments if d.name}
         self.mirrors.follow(route.policy.shadows, named)
@@ -49,6 +53,10 @@ class Endpoint:
             deployment.fallback, deployment.siblings = route.policy.fallback, named
             name = deployment.route.name
             deployment.header = (_ANSWERED_BY, name.encode()) if len(named) > 1 and name else None
+
+    def refusal(self) -> errors.NotReady:
+        """What a request is told while the endpoint is paused."""
+        return errors.NotReady(f"endpoint {self.name!r} is paused: {self.paused}")
 
     def version(self, version: str) -> Deployment:
         """Raises UnknownModel."""
@@ -88,11 +96,15 @@ class Router:
         if endpoint is None:
             raise self._unknown(name)
         if version:
+            if endpoint.paused:
+                raise endpoint.refusal()
             return endpoint.version(version)
         only = endpoint.only
         # Written out: this is every request of most endpoints, and a set operation takes twice as long.
         if only is not None and not (_OURS in headers or _SAGEMAKER in headers or _AZURE in headers):
             return only
+        if endpoint.paused:
+            raise endpoint.refusal()
         return endpoint.split.choose(headers, request, self._draw, caller)
 
     def describing(self, name: str, version: str) -> Deployment:

@@ -44,8 +44,16 @@ class Artifacts(ABC):
         StorageFull, StoreFailed."""
 
     @abstractmethod
-    def chunks(self, digest: str) -> Iterator[bytes]:
-        """The content, unchecked. Raises Corrupted when it is missing, StoreFailed."""
+    def size(self, digest: str) -> int | None:
+        """Bytes of a blob; None when there is none. Raises StoreFailed."""
+
+    @abstractmethod
+    def present(self, digest: str, size: int) -> bool:
+        """The blob is there with this many bytes; it counts as new for ``collect`` then. Raises StoreFailed."""
+
+    @abstractmethod
+    def chunks(self, digest: str, start: int = 0) -> Iterator[bytes]:
+        """The content from byte ``start`` on, unchecked. Raises Corrupted when it is missing, StoreFailed."""
 
     @abstractmethod
     def collect(self, referenced: Set[str], before: float, *, dry_run: bool = False) -> Collected:

@@ -33,6 +33,15 @@ class Events:
             query = query.where(EVENTS.c.subject == subject)
         return [_event(row) for row in self._connection.execute(query).mappings()]
 
+    def page(self, limit: int, before: int | None = None, subject: str | None = None) -> list[tuple[int, Event]]:
+        """Changes with their places in the log, newest first, of those before place ``before``."""
+        query = sa.select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(EVENTS.c.subject == subject)
+        if before is not None:
+            query = query.where(EVENTS.c.id < before)
+        return [(int(row["id"]), _event(row)) for row in self._connection.execute(query).mappings()]
+
 
 def _event(row: sa.RowMapping) -> Event:
     values = {name: row[name] for name in Event.__struct_fields__}

@@ -27,12 +27,12 @@ class FolderArtifacts(Artifacts):
     def put(self, source: Path, digest: str, progress: Progress) -> None:
         blob = self._root / key_of(digest)
         try:
-            if _present(blob, source):
+            if self.present(digest, _size(source)):
                 progress(source.stat().st_size)
                 return
             blob.parent.mkdir(parents=True, exist_ok=True)
             with self._partial(digest) as partial:
-                if _present(blob, source):  # another writer was faster
+                if self.present(digest, _size(source)):  # another writer was faster
                     progress(source.stat().st_size)
                     return
                 _fill(partial, source, digest, progress)
@@ -67,10 +67,32 @@ class FolderArtifacts(Artifacts):
             finally:
                 os.close(descriptor)
 
-    def chunks(self, digest: str) -> Iterator[bytes]:
+    def size(self, digest: str) -> int | None:
+        blob = self._root / key_of(digest)
+        try:
+            return blob.stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise failed(blob, error) from error
+
+    def present(self, digest: str, size: int) -> bool:
+        # Whatever stands under its name was renamed there when it was whole; another size is damage from outside.
+        if self.size(digest) != size:
+            return False
+        try:
+            os.utime(self._root / key_of(digest))
+        except FileNotFoundError:  # collected meanwhile
+            return False
+        except OSError as error:
+            raise failed(self.where(digest), error) from error
+        return True
+
+    def chunks(self, digest: str, start: int = 0) -> Iterator[bytes]:
         blob = self._root / key_of(digest)
         try:
             with blob.open("rb") as file:
+                file.seek(start)
                 while chunk := file.read(CHUNK):
                     yield chunk
         except FileNotFoundError:
@@ -93,17 +115,11 @@ class FolderArtifacts(Artifacts):
         return Collected(count, size)
 
 
-def _present(blob: Path, source: Path) -> bool:
-    """The blob is whole: whatever stands under its name was renamed there when it was. It is made young again."""
+def _size(source: Path) -> int:
     try:
-        if blob.stat().st_size != source.stat().st_size:
-            return False  # damaged from outside: write it anew
-        os.utime(blob)
+        return source.stat().st_size
     except FileNotFoundError:
-        if not source.exists():
-            raise errors.InvalidInput(f"{source} does not exist any more") from None
-        return False
-    return True
+        raise errors.InvalidInput(f"{source} does not exist any more") from None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

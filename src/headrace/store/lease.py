@@ -56,6 +56,14 @@ class Lease:
         return errors.LeaseLost(f"{self.holder} lost the lease {self.name!r} (token {self.token}) to another process")
 
 
+def holder_of(database: Database, name: str, now: float) -> str | None:
+    """Who holds a lease at ``now``, in seconds since 1970; None when nobody does."""
+    with database.reading() as connection:
+        query = sa.select(LEASES.c.holder).where(LEASES.c.name == name, LEASES.c.expires_at > now)
+        holder: str | None = connection.scalar(query)
+    return holder
+
+
 def acquire(database: Database, name: str, holder: str, *, ttl_s: float, clock: Clock) -> Lease:
     """Take the lease when nobody holds it or its holder's time is over. Raises StateInUse that names the holder."""
     with database.writing() as connection:

@@ -24,17 +24,20 @@ class Models:
         query = sa.select(VERSIONS.c.model).distinct().order_by(VERSIONS.c.model)
         return list(self._connection.scalars(query))
 
-    def listing(self) -> list[Summary]:
-        """Every model that has a version, sorted by name, in two queries however many there are."""
+    def listing(self, limit: int | None = None, after: str = "") -> list[Summary]:
+        """Models that have a version, sorted by name, from the first one after ``after``; in two queries however many
+        there are."""
         newest = sa.select(
             VERSIONS.c.model, sa.func.max(VERSIONS.c.version).label("version"), sa.func.count().label("n")
         )
-        top = newest.group_by(VERSIONS.c.model).subquery()
+        page = newest.where(VERSIONS.c.model > after).group_by(VERSIONS.c.model).order_by(VERSIONS.c.model)
+        top = page.limit(limit).subquery()
         drafts = sa.select(VERSIONS, top.c.n).join(
             top, (top.c.model == VERSIONS.c.model) & (top.c.version == VERSIONS.c.version)
         )
         aliases: dict[str, dict[str, int]] = {}
-        for row in self._connection.execute(sa.select(ALIASES).order_by(ALIASES.c.alias)):
+        known = sa.select(ALIASES).where(ALIASES.c.model.in_(sa.select(top.c.model))).order_by(ALIASES.c.alias)
+        for row in self._connection.execute(known):
             aliases.setdefault(row.model, {})[row.alias] = int(row.version)
         return [
             Summary(row.model, int(row.n), _version(row.version, row.draft), aliases.get(row.model, {}))
@@ -80,6 +83,13 @@ class Models:
         query = sa.select(VERSIONS).where(VERSIONS.c.model == model).order_by(VERSIONS.c.version)
         return [_version(row.version, row.draft) for row in self._connection.execute(query)]
 
+    def page(self, model: str, limit: int, before: int | None = None) -> list[Version]:
+        """Versions of a model, newest first, of those with a number below ``before``."""
+        query = sa.select(VERSIONS).where(VERSIONS.c.model == model).order_by(VERSIONS.c.version.desc()).limit(limit)
+        if before is not None:
+            query = query.where(VERSIONS.c.version < before)
+        return [_version(row.version, row.draft) for row in self._connection.execute(query)]
+
     def delete(self, model: str, number: int) -> None:
         """Remove a version; its files go with the next ``gc``."""
         self._connection.execute(sa.delete(VERSIONS).where(VERSIONS.c.model == model, VERSIONS.c.version == number))
@@ -109,6 +119,19 @@ class Models:
         """Every step of every alias of a model, oldest first."""
         query = sa.select(ALIAS_HISTORY).where(ALIAS_HISTORY.c.model == model).order_by(ALIAS_HISTORY.c.id)
         return _moves(self._connection.execute(query))
+
+    def moves(
+        self, model: str, limit: int, before: int | None = None, alias: str | None = None
+    ) -> list[tuple[int, AliasMove]]:
+        """Steps of a model's aliases (or of one) with their places in the history, newest first, of those before place
+        ``before``."""
+        query = sa.select(ALIAS_HISTORY).where(ALIAS_HISTORY.c.model == model)
+        if alias is not None:
+            query = query.where(ALIAS_HISTORY.c.alias == alias)
+        if before is not None:
+            query = query.where(ALIAS_HISTORY.c.id < before)
+        rows = self._connection.execute(query.order_by(ALIAS_HISTORY.c.id.desc()).limit(limit)).all()
+        return [(int(row.id), move) for row, move in zip(rows, _moves(rows), strict=True)]
 
     def lock(self, model: str) -> None:
         """Keep other writers of this model out until the transaction ends (on SQLite they are out already)."""

@@ -33,7 +33,7 @@ class ObjectArtifacts(Artifacts):
         import obstore
 
         with _typed(self.where(digest)):
-            if self._present(key_of(digest), source.stat().st_size):
+            if self._fresh(key_of(digest), source.stat().st_size):
                 progress(source.stat().st_size)
                 return
             wrong = _Wrong()
@@ -45,14 +45,28 @@ class ObjectArtifacts(Artifacts):
                     raise wrong.found from error
                 raise
 
-    def _present(self, key: str, size: int) -> bool:
+    def size(self, digest: str) -> int | None:
+        meta = self._head(key_of(digest))
+        return None if meta is None else int(meta["size"])
+
+    def present(self, digest: str, size: int) -> bool:
+        with _typed(self.where(digest)):
+            return self._fresh(key_of(digest), size)
+
+    def _head(self, key: str) -> Any:
         import obstore
 
-        try:
-            meta = obstore.head(self._store, key)
-        except FileNotFoundError:
-            return False
-        if meta["size"] != size:
+        with _typed(f"{self._url}/{key}"):
+            try:
+                return obstore.head(self._store, key)
+            except FileNotFoundError:
+                return None
+
+    def _fresh(self, key: str, size: int) -> bool:
+        import obstore
+
+        meta = self._head(key)
+        if meta is None or meta["size"] != size:
             return False
         if datetime.now(UTC) - meta["last_modified"] > _REFRESH_AFTER:
             # There is no "touch", and a copy of an object onto itself is refused.
@@ -61,8 +75,8 @@ class ObjectArtifacts(Artifacts):
             obstore.delete(self._store, f"touch/{key}")
         return True
 
-    def chunks(self, digest: str) -> Iterator[bytes]:
-        yield from _read(self._store, key_of(digest), self.where(digest))
+    def chunks(self, digest: str, start: int = 0) -> Iterator[bytes]:
+        yield from _read(self._store, key_of(digest), self.where(digest), start)
 
     def collect(self, referenced: Set[str], before: float, *, dry_run: bool = False) -> Collected:
         import obstore
@@ -153,12 +167,13 @@ def _save(store: Any, key: str, file: Path, progress: Progress) -> None:
         raise failed(file, error) from error
 
 
-def _read(store: Any, key: str, where: str) -> Iterator[bytes]:
+def _read(store: Any, key: str, where: str, start: int = 0) -> Iterator[bytes]:
     import obstore
 
+    options: Any = {"range": {"offset": start}} if start else None  # a range of an empty object is refused
     with _typed(where):
         try:
-            stream = obstore.get(store, key).stream(min_chunk_size=CHUNK)
+            stream = obstore.get(store, key, options=options).stream(min_chunk_size=CHUNK)
         except FileNotFoundError:
             raise missing(where) from None
         for chunk in stream:

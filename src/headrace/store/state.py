@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from headrace.store.answers import Answers
 from headrace.store.database import Database
+from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
 from headrace.store.keys import Keys
 from headrace.store.models import Models
@@ -22,6 +24,8 @@ class Transaction:
         self.trust = Trust(connection)
         self.events = Events(connection)
         self.keys = Keys(connection)
+        self.endpoints = Endpoints(connection)
+        self.answers = Answers(connection)
 
 
 class State:

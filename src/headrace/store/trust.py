@@ -21,6 +21,9 @@ class Trust:
         new = insert(self._connection, TRUST).values(**msgspec.structs.asdict(grant))
         self._connection.execute(new.on_conflict_do_nothing())
 
+    def revoke(self, digest: str) -> None:
+        self._connection.execute(sa.delete(TRUST).where(TRUST.c.digest == digest))
+
     def of(self, digest: str) -> TrustGrant | None:
         row = self._connection.execute(sa.select(TRUST).where(TRUST.c.digest == digest)).one_or_none()
         return None if row is None else TrustGrant(digest=row.digest, who=row.who, at=row.at)

@@ -241,12 +241,20 @@ RECORDS_DROPPED = Metric(
 ROUTE_VERSION = Metric(
     "route_table_version", Kind.GAUGE, "Version of the route table in use.", ("process",), per_process=True
 )
+STATE_REACHABLE = Metric(
+    "state_reachable",
+    Kind.GAUGE,
+    "1 while the controller can change its state, 0 while it cannot: what is served goes on, changes are refused.",
+    ("process",),
+    per_process=True,
+)
 
 STORED = (
     *(REQUESTS, REQUEST_SECONDS, BATCH_ROWS, BATCHES, ROWS_ANSWERED, BODY_BYTES),
     *(QUEUE_REQUESTS, QUEUE_ROWS, IN_FLIGHT, BATCH_LIMIT, REFUSED, RETRIES, FALLBACKS, CIRCUIT_OPEN, OPEN_STREAMS),
     *(SHADOW_REQUESTS, SHADOW_COMPUTE, SHADOW_DIFFERENCE),
     *(REPLICA_STATE, REPLICA_RESTARTS, DRAINING, RECORDS_DROPPED, ROUTE_VERSION),
+    STATE_REACHABLE,
 )
 """Metrics that processes keep in their pages, in the order they are shown."""
 

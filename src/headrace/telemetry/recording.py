@@ -155,6 +155,9 @@ class ControlRecorder:
     def forget_replica(self, replica: str) -> None:
         self._page.retire((metrics.REPLICA_STATE.name, replica))
 
+    def set_state_reachable(self, reachable: bool) -> None:
+        cells_of(self._page, metrics.STATE_REACHABLE)[0] = reachable
+
     def restarted(self, model: str, version: str, reason: RestartReason) -> None:
         """A replica of this deployment is started again."""
         cells = cells_of(self._page, metrics.REPLICA_RESTARTS, model, version)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import httpx
 import pytest
 
 from headrace.api.app import create_app
+from headrace.app.registry_access import OwnedRegistry
+from headrace.app.registry_state import Location, RegistryState, open_registry
 from headrace.core import errors
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.load import DeploymentLoad, LoadReport
@@ -155,3 +159,63 @@ def get(controller: FakeController, tmp_path: Path) -> Get:
         return asyncio.run(send())
 
     return call
+
+
+class RegistryApi:
+    """The application over a real registry, asked in process. ``state`` is what it keeps."""
+
+    def __init__(self, app: Any, state: RegistryState) -> None:
+        self.app = app
+        self.state = state
+
+    def __call__(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """``path`` below /api/v1."""
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost:9000") as client:
+                return await client.request(method, f"/api/v1{path}", **more)
+
+        return asyncio.run(send())
+
+    def store(self, content: bytes) -> str:
+        """Store a file; its digest."""
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        stored = self("PUT", f"/artifacts/{digest}", content=content)
+        assert stored.status_code in (200, 201), stored.text
+        return digest
+
+    def register(self, model: str = "fraud", content: bytes = b"headrace-echo 1\n", **more: Any) -> httpx.Response:
+        """Store a model and register it; an echo model needs no framework to be inspected."""
+        headers = more.pop("headers", None)
+        file = {"path": "model/m.echo", "digest": self.store(content), "size": len(content)}
+        body = {"path": "model/m.echo", "files": [file], **more}
+        return self("POST", f"/models/{model}/versions", json=body, headers=headers)
+
+    def point(self, model: str, alias: str, version: str, **headers: str) -> httpx.Response:
+        """Move an alias; without a condition to wherever it is."""
+        path = f"/models/{model}/aliases/{alias}"
+        there = self("GET", path)
+        seen = {"If-Match": there.headers["etag"]} if there.status_code == 200 else {"If-None-Match": "*"}
+        return self("PUT", path, json={"version": version}, headers=headers or seen)
+
+
+@contextmanager
+def opened(location: Location, controller: FakeController, metrics: Path) -> Iterator[RegistryApi]:
+    with open_registry(location) as state:
+        app = create_app(controller, metrics_directory=metrics, registry=OwnedRegistry(state))
+        yield RegistryApi(app, state)
+
+
+@pytest.fixture
+def api(tmp_path: Path, controller: FakeController) -> Iterator[RegistryApi]:
+    """A registry in SQLite and a folder."""
+    with opened(Location(tmp_path / "state", None, str(tmp_path / "artifacts")), controller, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def any_api(url: str, tmp_path: Path, controller: FakeController) -> Iterator[RegistryApi]:
+    """A registry in SQLite, and one in PostgreSQL."""
+    with opened(Location(tmp_path / "state", url, str(tmp_path / "artifacts")), controller, tmp_path) as found:
+        yield found

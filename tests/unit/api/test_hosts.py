@@ -96,7 +96,7 @@ def test_origins(get: Any, origin: str, host: str, own: bool) -> None:
         assert "access-control-allow-origin" not in answer.headers
     if not own:
         problem = get("/metrics", host=host, origin=origin).json()
-        assert problem["code"] == "origin_not_allowed"
+        assert problem["code"] == "cross_origin"
         assert repr(origin) in problem["detail"]
         assert get("/healthz", host=host, origin=origin).status_code == 200
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 
 from headrace.api.app import create_app
-from headrace.core.keys import Scope
+from headrace.api.caller import caller
+from headrace.api.key_check import CALLER
+from headrace.core.keys import ANYBODY, Principal, Scope
 from headrace.pipeline.auth import Guard
 from tests.issued import TestKey, key, key_set
 
@@ -104,3 +107,21 @@ def test_a_guard_that_knows_no_keys_yet_says_when_to_come_back(controller: Any, 
 
     answer = asyncio.run(send())
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_who_makes_a_change_is_the_key_and_not_what_the_caller_says() -> None:
+    principal = principal_of(MANAGER)
+    claimed = [(b"x-headrace-user", b"root@elsewhere")]
+
+    def who(**scope: Any) -> str:
+        return caller(Request({"type": "http", "headers": claimed, "client": ("10.0.0.9", 1), **scope}))
+
+    assert who() == "root@elsewhere"
+    assert who(**{CALLER: ANYBODY}) == "root@elsewhere"
+    assert who(**{CALLER: principal}) == "key:manager"
+
+
+def principal_of(made: TestKey) -> Principal:
+    guard = Guard()
+    guard.follow(key_set(made))
+    return guard.identify({b"x-api-key": made.token.encode()})

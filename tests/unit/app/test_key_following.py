@@ -11,7 +11,7 @@ import pytest
 from headrace.app import key_following
 from headrace.app.key_following import follow_keys
 from headrace.app.key_state import open_issuer
-from headrace.app.location import Location
+from headrace.app.state_location import Location
 from headrace.core.keys import NO_KEYS, KeySet
 from tests.fakes import until
 from tests.gateways import QuietLog

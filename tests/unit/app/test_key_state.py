@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.app.key_state import KeyReader, open_issuer, read_ring
-from headrace.app.location import Location
+from headrace.app.state_location import Location
 from headrace.core import errors
 from headrace.core.keys import NO_KEYS, KeyRing, Scope
 from headrace.store.directory_lock import owning

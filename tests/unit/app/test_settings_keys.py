@@ -10,8 +10,11 @@ import pytest
 from headrace.app import settings_docs
 from headrace.app.settings_keys import BY_NAME, KEYS, STRUCTS, Form, Key, Section
 
-COMPOSED = {"models", "traffic", "gateway", "deployment", "logs", "resources", "batching", "admission"}
-"""Fields that are sections of their own, the models or policies of endpoints."""
+COMPOSED = {
+    *("models", "traffic", "gateway", "deployment", "logs", "resources", "batching", "admission"),
+    *("file", "location", "owns_state"),
+}
+"""Fields that are sections of their own, the models or policies of endpoints, or where those come from."""
 
 
 def test_every_field_of_every_section_has_exactly_one_key() -> None:

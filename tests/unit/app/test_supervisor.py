@@ -132,7 +132,7 @@ def test_worker_is_started_watched_and_its_end_is_told(tmp_path: Path) -> None:
         reports: list[orders.Report] = []
         made._tell = reports.append  # type: ignore[method-assign]
         replica = ReplicaSpec("m@1#1", echo(tmp_path), LoadOptions())
-        order = orders.StartWorker("w1", (replica,), ("d",), ("m@1",), workers.TOKEN, {}, 60.0)
+        order = orders.StartWorker("w1", (replica,), ("d",), ("k",), ("m@1",), workers.TOKEN, {}, 60.0)
         made._obey(order)
         await until(
             lambda: any(isinstance(r, orders.ReplicaReport) and r.state is ReplicaState.READY for r in reports),

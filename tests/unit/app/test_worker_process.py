@@ -42,6 +42,7 @@ class Supervisor:
             "worker": "w1",
             "replicas": replicas,
             "digests": tuple(a.digest for a in artifacts),
+            "load_keys": tuple("k" for _ in artifacts),
             "deployments": tuple(f"m@{i}" for i in range(len(artifacts))),
             "token": workers.TOKEN,
             "environment": {"FROM_ORDER": "yes"},

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headrace.app.key_state import read_ring
-from headrace.app.location import Location
+from headrace.app.state_location import Location
 from headrace.cli.main import app
 from headrace.core import errors, keys
 from headrace.core.keys import KeyRing, Principal

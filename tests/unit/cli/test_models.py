@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,29 @@ from typer.testing import CliRunner
 from headrace.app import pushing
 from headrace.cli.main import app
 from headrace.cli.transfer_bar import transfer_bar
-from tests import models, s3
+from tests import models, registry_server, s3
 
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A command of the group; its exit code and output."""
+@pytest.fixture(params=["directly", "through a controller"])
+def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A command of the group; its exit code and output. They are the same when a controller owns the state."""
     monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
+    with ExitStack() as stack:
+        if request.param != "directly":
+            stack.enter_context(registry_server.owning(tmp_path / "state"))
+        yield _invoke
 
-    def invoke(*arguments: str | Path) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["models", *map(str, arguments)], catch_exceptions=False)
-        return result.exit_code, result.output
 
-    return invoke
+def _invoke(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["models", *map(str, arguments)], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+directly = pytest.mark.parametrize("run", ["directly"], indirect=True)
+"""For tests of what happens in the command's own process, or in another place than the state directory."""
 
 
 @pytest.fixture
@@ -159,6 +167,7 @@ def test_an_mlflow_folder_tells_its_packages(ask: Callable[..., Any], tmp_path: 
     assert {p.name for p in (tmp_path / "copy" / "model").iterdir()} == {p.name for p in folder.iterdir()}
 
 
+@directly
 @pytest.mark.xdist_group("s3")
 def test_a_model_from_and_in_an_object_store(
     run: Run, ask: Callable[..., Any], onnx: Path, tmp_path: Path, s3_server: s3.Server, bucket: str
@@ -173,6 +182,7 @@ def test_a_model_from_and_in_an_object_store(
     assert not (tmp_path / "state" / "artifacts").exists()
 
 
+@directly
 def test_the_same_on_postgresql(run: Run, ask: Callable[..., Any], onnx: Path, url: str) -> None:
     place = ("--database", url)
     ask("push", "fraud", onnx, "--alias", "champion", *place)
@@ -214,6 +224,11 @@ def test_what_changes_on_its_way_is_refused(run: Run, onnx: Path, monkeypatch: p
         (("show", "fraud"), "which is empty"),
         (("gc", "--grace", "soon"), "soon"),
         (("list", "--database", "mysql://x"), "not supported"),
+        (("push", "fraud", "{model}", "--metric", "auc=nan"), "is no number"),
+        (("show", "fraud@7"), "which is empty"),
+        (("trust", "fr aud"), "not valid"),
+        (("pull", "fraud@champion"), "which is empty"),
+        (("push", "{bad}"), "no XGBoost model"),
     ],
 )
 def test_wrong_use_says_what_to_do(run: Run, onnx: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
@@ -244,6 +259,7 @@ main()
 """
 
 
+@directly
 @pytest.mark.parametrize(
     "step", ["stored half", "before the blob", "before the folder", "numbered", "in the middle", "before commit"]
 )

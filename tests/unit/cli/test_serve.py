@@ -12,7 +12,6 @@ import typer
 from typer.testing import CliRunner
 
 from headrace.app import events, supervisor
-from headrace.app.location import Location
 from headrace.app.settings import ServeSettings
 from headrace.app.settings_keys import KEYS, Key
 from headrace.cli.main import app
@@ -31,7 +30,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Served:
         Path(name).touch()
     seen: Served = []
 
-    def run(settings: ServeSettings, on_event: Callable[[events.Event], None], state: Location | None = None) -> int:
+    def run(settings: ServeSettings, on_event: Callable[[events.Event], None]) -> int:
         seen.append(settings)
         on_event(events.Stopped(0))
         return 0
@@ -112,7 +111,10 @@ def test_environment_and_config_file(served: Served) -> None:
         (("--config", "absent.yaml"), "absent.yaml: cannot be read"),
     ],
 )
-def test_wrong_arguments_end_with_2_and_a_reason(served: Served, arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_arguments_end_with_2_and_a_reason(
+    served: Served, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # what was served by the one who runs the tests is not restored
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr

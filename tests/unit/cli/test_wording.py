@@ -31,6 +31,10 @@ EVENTS: list[tuple[events.Event, str]] = [
         events.TrafficShifted("fraud", ("champion",), {"challenger": 1.0}),
         "fraud: champion not ready, traffic goes to challenger 100 %",
     ),
+    (
+        events.EndpointChanged("fraud", "endpoint.pause", "ada@host", "maintenance"),
+        "fraud: endpoint.pause by ada@host: maintenance",
+    ),
     (events.BatchingExplained("fraud@1", "limit 64: it pays"), "batching fraud@1: limit 64: it pays"),
     (events.Draining(30.0), "stopping: up to 30 s to finish accepted requests (a second Ctrl-C stops at once)"),
     (events.Stopped(0), "stopped"),

@@ -38,7 +38,10 @@ def worker(
     *replicas: DeploymentSpec, state: ReplicaState = ReplicaState.READY, stopping: float | None = None
 ) -> ObservedWorker:
     number = next(_ids)
-    made = [ObservedReplica(f"{r.id}#{number}-{i}", r.id, r.artifact.digest, state) for i, r in enumerate(replicas)]
+    made = [
+        ObservedReplica(f"{r.id}#{number}-{i}", r.id, r.artifact.digest, r.load_key, state)
+        for i, r in enumerate(replicas)
+    ]
     return ObservedWorker(f"w{number}", made, "unix:/x", "/x", "t", stopping)
 
 
@@ -180,7 +183,7 @@ def test_loop_reaches_what_is_asked_for(
             if state is not ReplicaState.FAILED
         )
     )
-    for now in range(6):
+    for now in range(16):  # replicas that are loaded otherwise are replaced one by one
         actions = plan(goal, world, frozenset(world.workers), float(now))
         for action in actions:
             match action:
@@ -194,5 +197,31 @@ def test_loop_reaches_what_is_asked_for(
     assert plan(goal, world, frozenset(world.workers), 9.0) == []
     for one in specs:
         assert len(world.replicas(one.id)) == one.replicas
-        assert {r.digest for r in world.replicas(one.id)} <= {one.artifact.digest}
+        assert {(r.digest, r.load_key) for r in world.replicas(one.id)} <= {(one.artifact.digest, one.load_key)}
     assert sum(len(w.replicas) for w in world.workers.values()) == sum(s.replicas for s in specs)
+
+
+@given(replicas=st.integers(1, 4), slow=st.lists(st.booleans(), min_size=40, max_size=40))
+def test_replicas_that_are_loaded_anew_take_over_one_by_one(replicas: int, slow: list[bool]) -> None:
+    """A restart by hand, or other threads: as many as asked for serve at any time, and at most one more is loaded."""
+    old, new = spec(replicas=replicas), spec(replicas=replicas, restarts=1)
+    world = observed(*(worker(old) for _ in range(replicas)))
+    for now, wait in enumerate(slow):
+        for action in plan(desired(new), world, frozenset(world.workers), float(now)):
+            match action:
+                case StartWorker(deployments):
+                    started = worker(*deployments, state=ReplicaState.LOADING)
+                    world.workers[started.id] = started
+                case DrainWorker(id):
+                    world.workers[id].stopping_since = float(now)
+                case StopWorker(id):
+                    del world.workers[id]
+        live = [w for w in world.workers.values() if w.stopping_since is None]
+        serving = [r for w in live for r in w.replicas if r.state is ReplicaState.READY]
+        assert len(serving) >= replicas
+        assert len(live) <= replicas + 1
+        if not wait:
+            for one in world.replicas(new.id):
+                one.state = ReplicaState.READY
+    if slow.count(False) > 2 * replicas + 2:
+        assert {r.load_key for r in world.replicas(new.id)} == {new.load_key}

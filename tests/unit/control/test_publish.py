@@ -22,7 +22,7 @@ def spec(endpoint: str = "m", version: str = "1", digest: str = "d", **fields: A
 
 
 def replica(of: DeploymentSpec, number: int = 1, state: ReplicaState = ReplicaState.READY) -> ObservedReplica:
-    return ObservedReplica(f"{of.id}#{number}", of.id, of.artifact.digest, state)
+    return ObservedReplica(f"{of.id}#{number}", of.id, of.artifact.digest, of.load_key, state)
 
 
 def worker(*replicas: ObservedReplica, id: str = "w1", stopping: float | None = None) -> ObservedWorker:

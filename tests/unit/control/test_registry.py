@@ -182,3 +182,32 @@ def test_versions_are_values(registry: Registry) -> None:
     with pytest.raises(AttributeError):
         version.number = 2  # type: ignore[misc]
     assert msgspec.json.decode(msgspec.json.encode(version), type=type(version)) == version
+
+
+def test_trust_is_taken_back_for_the_content(registry: Registry) -> None:
+    registry.register(draft(code=True), trusted=True)
+    again = registry.register(draft(code=True))
+    registry.distrust("fraud@1", "the author left")
+    assert registry.trust_in(again) is None
+    registry.distrust("fraud@1")
+    happened = [event.what for event in registry.changes(9)]
+    assert happened == ["trust.revoke", "version.push", "trust.grant", "version.push"]
+
+
+def test_steps_that_go_together_happen_together(registry: Registry) -> None:
+    registry.register(draft("aa"))
+
+    def fail() -> None:
+        with registry.by("bob").together() as (joined, transaction):
+            joined.register(draft("bb"))
+            joined.move_alias("fraud", "champion", "2")
+            assert transaction.models.aliases("fraud") == {"champion": 2}
+            raise KeyError("later")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert registry.model("fraud").aliases == {}
+    with registry.by("bob").together() as (joined, _):
+        joined.register(draft("bb"))
+        joined.move_alias("fraud", "champion", "2")
+    assert [event.who for event in registry.changes(2)] == ["bob", "bob"]

@@ -63,7 +63,7 @@ def process_id(made: Offload) -> int:
 )
 def test_same_request_and_same_reply_as_in_place(codec: str, raw: bytes) -> None:
     async def test(made: Offload) -> None:
-        there, there_rendering = await made.parse(codec, raw, None, SIGNATURE)
+        there, there_rendering = await made.parse(codec, [raw[:7], bytearray(raw[7:])], None, SIGNATURE)
         here, here_rendering = REST_CODECS[codec].parse_request(raw, None, SIGNATURE)
         assert (there.id, there.parameters, there.outputs) == (here.id, here.parameters, here.outputs)
         assert [(t.name, t.dtype, t.array.tolist()) for t in there.tensors] == [
@@ -86,7 +86,7 @@ def test_errors_cross_over_with_type_and_text() -> None:
     async def test(made: Offload) -> None:
         for raw in (b"{", b"[" * 100_000, b'{"inputs": [{"name": "x", "datatype": "NO", "shape": [1], "data": [1]}]}'):
             with pytest.raises(errors.InvalidInput) as there:
-                await made.parse("oip", raw, None, SIGNATURE)
+                await made.parse("oip", [raw], None, SIGNATURE)
             with pytest.raises(errors.InvalidInput) as here:
                 REST_CODECS["oip"].parse_request(raw, None, SIGNATURE)
             assert there.value.message == here.value.message
@@ -96,16 +96,16 @@ def test_errors_cross_over_with_type_and_text() -> None:
 
 def test_one_callers_bad_request_leaves_the_process_and_its_neighbours_alone() -> None:
     async def test(made: Offload) -> None:
-        await made.parse("oip", body(1), None, SIGNATURE)
+        await made.parse("oip", [body(1)], None, SIGNATURE)
         before = process_id(made)
         jobs: list[Awaitable[Any]] = []
         for index in range(20):
             parameters = {"seed": 10**30} if index % 2 else {}
-            jobs.append(made.parse("oip", body(10, parameters=parameters), None, SIGNATURE))
+            jobs.append(made.parse("oip", [body(10, parameters=parameters)], None, SIGNATURE))
         results = await asyncio.gather(*jobs, return_exceptions=True)
         assert [isinstance(r, errors.InvalidInput) for r in results] == [False, True] * 10
         with pytest.raises(errors.Bug, match="KeyError"):
-            await made.parse("no such codec", body(1), None, SIGNATURE)
+            await made.parse("no such codec", [body(1)], None, SIGNATURE)
         assert process_id(made) == before
 
     run(test)
@@ -114,7 +114,7 @@ def test_one_callers_bad_request_leaves_the_process_and_its_neighbours_alone() -
 def test_megabytes_in_order_for_many_at_once() -> None:
     async def test(made: Offload) -> None:
         sizes = [1, 60_000, 3, 90_000, 0, 20_000]
-        results = await asyncio.gather(*(made.parse("oip", body(n), None, SIGNATURE) for n in sizes))
+        results = await asyncio.gather(*(made.parse("oip", [body(n)], None, SIGNATURE) for n in sizes))
         assert [r.tensors[0].array.shape[0] for r, _ in results] == sizes
 
     run(test)
@@ -122,9 +122,9 @@ def test_megabytes_in_order_for_many_at_once() -> None:
 
 def test_process_that_is_killed_in_the_middle_costs_nobody_an_answer() -> None:
     async def test(made: Offload) -> None:
-        await made.parse("oip", body(1), None, SIGNATURE)
+        await made.parse("oip", [body(1)], None, SIGNATURE)
         first = process_id(made)
-        jobs = [asyncio.create_task(made.parse("oip", body(200_000), None, SIGNATURE)) for _ in range(3)]
+        jobs = [asyncio.create_task(made.parse("oip", [body(200_000)], None, SIGNATURE)) for _ in range(3)]
         await asyncio.sleep(0.01)
         os.kill(first, signal.SIGKILL)
         results = await asyncio.gather(*jobs)
@@ -149,7 +149,7 @@ def test_body_that_kills_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Offload, "_start", start_and_die_twice)
 
     async def test(made: Offload) -> None:
-        deadly, fine = [asyncio.create_task(made.parse("oip", body(1000), None, SIGNATURE)) for _ in range(2)]
+        deadly, fine = [asyncio.create_task(made.parse("oip", [body(1000)], None, SIGNATURE)) for _ in range(2)]
         with pytest.raises(errors.RuntimeFailed, match="died twice"):
             await deadly
         request, _ = await fine
@@ -160,8 +160,8 @@ def test_body_that_kills_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch
 
 def test_callers_that_leave_do_not_shift_the_answers_of_others() -> None:
     async def test(made: Offload) -> None:
-        await made.parse("oip", body(1), None, SIGNATURE)
-        tasks = [asyncio.create_task(made.parse("oip", body(n), None, SIGNATURE)) for n in range(1, 9)]
+        await made.parse("oip", [body(1)], None, SIGNATURE)
+        tasks = [asyncio.create_task(made.parse("oip", [body(n)], None, SIGNATURE)) for n in range(1, 9)]
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()
@@ -178,7 +178,7 @@ def test_callers_that_leave_do_not_shift_the_answers_of_others() -> None:
 
 def test_process_ends_with_its_gateway() -> None:
     async def test(made: Offload) -> None:
-        await made.parse("oip", body(1), None, SIGNATURE)
+        await made.parse("oip", [body(1)], None, SIGNATURE)
         process = made._process
         assert process is not None
         assert made._link is not None
@@ -193,7 +193,7 @@ def test_what_is_too_large_for_an_envelope_is_refused(monkeypatch: pytest.Monkey
 
     async def test(made: Offload) -> None:
         with pytest.raises(errors.PayloadTooLarge):
-            await made.parse("oip", body(1000), None, SIGNATURE)
+            await made.parse("oip", [body(1000)], None, SIGNATURE)
 
     run(test)
     packed = offload._encode(SIGNATURE)

@@ -104,3 +104,14 @@ def test_other_urls_are_refused(location: str) -> None:
 
 def test_keys_spread_over_folders() -> None:
     assert key_of("sha256:" + "ab" * 32) == "sha256/ab/" + "ab" * 32
+
+
+def test_size_and_the_rest_of_a_blob(artifacts: Artifacts, tmp_path: Path) -> None:
+    source, digest = make_file(tmp_path, b"0123456789")
+    assert artifacts.size(digest) is None
+    assert not artifacts.present(digest, 10)
+    artifacts.put(source, digest, ignore)
+    assert artifacts.size(digest) == 10
+    assert b"".join(artifacts.chunks(digest, 4)) == b"456789"
+    assert artifacts.present(digest, 10)
+    assert not artifacts.present(digest, 11)

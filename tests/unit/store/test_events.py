@@ -32,3 +32,14 @@ def test_an_event_goes_with_the_change_that_failed(state: State) -> None:
         fail()
     with state.reading() as transaction:
         assert transaction.events.of("fraud") == []
+
+
+def test_pages_go_back_in_time(state: State) -> None:
+    with state.writing() as transaction:
+        for number in range(5):
+            transaction.events.add(Event(float(number), "ada", "version.push", "fraud" if number % 2 else "churn"))
+    with state.reading() as transaction:
+        first = transaction.events.page(2)
+        assert [event.at for _, event in first] == [4.0, 3.0]
+        assert [event.at for _, event in transaction.events.page(9, before=first[-1][0])] == [2.0, 1.0, 0.0]
+        assert [event.at for _, event in transaction.events.page(9, subject="fraud")] == [3.0, 1.0]

@@ -126,3 +126,25 @@ def _push(state: State, draft: Draft) -> int:
         number = transaction.models.add(draft).number
         assert transaction.models.aliases("fraud") == {"champion": 1}, "it began before the other had ended"
         return number
+
+
+def test_lists_come_in_pages(state: State, draft: Draft) -> None:
+    with state.writing() as transaction:
+        for name in ("b", "a", "c"):
+            for _ in range(3):
+                transaction.models.add(msgspec.structs.replace(draft, model=name))
+            for number in (1, 2, 3):
+                transaction.models.move_alias(name, AliasMove("champion", number, number - 1 or None, "ada", 1.0))
+        transaction.models.move_alias("a", AliasMove("other", 1, None, "ada", 2.0))
+    with state.reading() as transaction:
+        models = transaction.models
+        assert [entry.model for entry in models.listing(2)] == ["a", "b"]
+        [last] = models.listing(2, after="b")
+        assert (last.model, last.versions, last.newest.number, last.aliases) == ("c", 3, 3, {"champion": 3})
+        assert [version.number for version in models.page("a", 2)] == [3, 2]
+        assert [version.number for version in models.page("a", 2, before=2)] == [1]
+        first = models.moves("a", 2)
+        assert [move.alias for _, move in first] == ["other", "champion"]
+        rest = models.moves("a", 9, before=first[-1][0])
+        assert [move.version for _, move in rest] == [2, 1]
+        assert len(models.moves("a", 9, alias="champion")) == 3

@@ -177,4 +177,5 @@ def test_every_stored_metric_has_someone_who_writes_it(page: SeriesPage, record:
     gateway.set_batch_limit("fraud", "1", 0)
     control.replica_state("fraud@1#1", ReplicaState.READY)
     control.restarted("fraud", "1", RestartReason.HANG)
+    control.set_state_reachable(True)
     assert {metric.name for metric in metrics.STORED} <= {key[0] for key in read(page)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app.location import Location, locate, locate_for_server
+from headrace.app.state_location import Location, locate, locate_for_server
 from headrace.core import errors
 
 

@@ -1,4 +1,4 @@
-"""Where the state lives. Apart from what opens it, so that naming a place imports no database."""
+"""Where the state is: light to import, for commands that only pass it on."""
 
 from __future__ import annotations
 
@@ -44,12 +44,17 @@ def locate(state: str | None, database: str | None, artifacts: str | None, envir
     )
 
 
+def is_named(state: str | None, database: str | None, environ: Mapping[str, str]) -> bool:
+    """Somebody said which state: what is served then belongs to it."""
+    return bool(state or database or environ.get("HEADRACE_STATE") or environ.get("HEADRACE_DATABASE"))
+
+
 def locate_for_server(
     state: str | None, database: str | None, artifacts: str | None, environ: Mapping[str, str]
 ) -> Location | None:
     """The state that a server goes by. None: nobody named one, and there is no home to look into, as for the nameless
     users of containers. Raises BadSettings when one that was named cannot be looked into."""
-    named = state or database or environ.get("HEADRACE_STATE") or environ.get("HEADRACE_DATABASE")
+    named = is_named(state, database, environ)
     try:
         found = locate(state, database, artifacts, environ)
         _ = found.exists

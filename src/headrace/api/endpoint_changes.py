@@ -1,0 +1,114 @@
+"""/api/v1/plan, /api/v1/apply, /api/v1/config and what is done to one endpoint by hand.
+
+An endpoint's ETag is its generation: a request with If-Match changes what the caller has seen, or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request
+from starlette.responses import PlainTextResponse, Response
+
+from headrace.api import problems
+from headrace.api.endpoint_schema import Applied, Change, Changes, Drain, Pause, Restart, Scale, Wanted, Weights
+from headrace.api.ports import EndpointCommands
+from headrace.core import errors
+from headrace.core.endpoint_records import EndpointRecord
+
+Who = Annotated[str, Header(alias="X-Headrace-User", description="For the history: who asks.")]
+
+
+def _generation(
+    if_match: Annotated[str | None, Header(description="ETag of the endpoint as the caller has seen it.")] = None,
+) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tag = if_match.strip().strip('"')
+    if not tag.isdigit():
+        raise errors.PreconditionFailed(f'If-Match: {if_match!r} is no ETag of an endpoint; it reads like "7"')
+    return int(tag)
+
+
+Seen = Annotated[int | None, Depends(_generation)]
+
+
+def router(commands: EndpointCommands) -> APIRouter:
+    routes = APIRouter(tags=["endpoints"])
+    _files(routes, commands)
+    _by_hand(routes, commands)
+    return routes
+
+
+def _files(routes: APIRouter, commands: EndpointCommands) -> None:
+    refusals = problems.described(400, 404, 409, 422, 503)
+
+    @routes.post("/plan", summary="What applying a file would change", responses=refusals)
+    async def plan(wanted: Applied) -> Changes:
+        return Changes(changes=[Change.of(change) for change in await commands.plan(wanted.config, wanted.path)])
+
+    @routes.post("/apply", summary="Make what runs what a file says: all of it, or nothing", responses=refusals)
+    async def apply(request: Request, wanted: Applied, who: Who = "") -> Changes:
+        done = await commands.apply(wanted.config, wanted.path, who=_who(request, who), take_over=wanted.take_over)
+        return Changes(changes=[Change.of(change) for change in done])
+
+    @routes.get("/config", summary="What runs, as a headrace.yaml", response_class=PlainTextResponse)
+    async def config() -> Response:
+        return PlainTextResponse(commands.export(), media_type="application/yaml")
+
+
+def _by_hand(routes: APIRouter, commands: EndpointCommands) -> None:
+    """Verbs stand before the endpoint's name, which may have slashes in it."""
+    refusals = problems.described(400, 404, 409, 412, 422, 503)
+
+    @routes.get("/wanted/{name:path}", summary="An endpoint as it shall be", response_model=Wanted, responses=refusals)
+    async def wanted(name: str) -> Response:
+        return _answer(commands.wanted(name))
+
+    @routes.put("/traffic/{name:path}", summary="Weights by hand", response_model=Wanted, responses=refusals)
+    async def traffic(name: str, body: Weights, request: Request, seen: Seen, who: Who = "") -> Response:
+        by = _who(request, who)
+        return _answer(
+            await commands.set_traffic(name, body.weights, who=by, take_over=body.take_over, generation=seen)
+        )
+
+    @routes.put("/scale/{name:path}", summary="Number of replicas", response_model=Wanted, responses=refusals)
+    async def scale(name: str, body: Scale, request: Request, seen: Seen, who: Who = "") -> Response:
+        by = _who(request, who)
+        return _answer(await commands.scale(name, body.deployment, body.replicas, who=by, generation=seen))
+
+    @routes.post(
+        "/restart/{name:path}", summary="Fresh replicas, one by one", response_model=Wanted, responses=refusals
+    )
+    async def restart(name: str, body: Restart, request: Request, seen: Seen, who: Who = "") -> Response:
+        return _answer(await commands.restart(name, body.deployment, who=_who(request, who), generation=seen))
+
+    @routes.post("/drain/{name:path}", summary="No traffic for a deployment", response_model=Wanted, responses=refusals)
+    async def drain(name: str, body: Drain, request: Request, seen: Seen, who: Who = "") -> Response:
+        by = _who(request, who)
+        return _answer(await commands.drain(name, body.deployment, who=by, take_over=body.take_over, generation=seen))
+
+    @routes.put("/pause/{name:path}", summary="Refuse requests", response_model=Wanted, responses=refusals)
+    async def pause(name: str, body: Pause, request: Request, seen: Seen, who: Who = "") -> Response:
+        return _answer(await commands.pause(name, body.why, who=_who(request, who), generation=seen))
+
+    @routes.delete("/pause/{name:path}", summary="Take requests again", response_model=Wanted, responses=refusals)
+    async def resume(name: str, request: Request, seen: Seen, who: Who = "") -> Response:
+        return _answer(await commands.resume(name, who=_who(request, who), generation=seen))
+
+    @routes.delete("/endpoints/{name:path}", summary="Serve it no longer", status_code=204, responses=refusals)
+    async def delete(name: str, request: Request, seen: Seen, take_over: bool = False, who: Who = "") -> Response:
+        await commands.delete(name, who=_who(request, who), take_over=take_over, generation=seen)
+        return Response(status_code=204)
+
+
+def _answer(record: EndpointRecord) -> Response:
+    body = Wanted.of(record).model_dump_json()
+    return Response(body, headers={"ETag": f'"{record.generation}"'}, media_type="application/json")
+
+
+def _who(request: Request, claimed: str) -> str:
+    """A claim, like the user name of a command; else the address."""
+    if claimed:
+        return claimed[:200]
+    return f"client@{request.client.host}" if request.client is not None else "client"

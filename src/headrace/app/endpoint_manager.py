@@ -1,0 +1,298 @@
+"""Endpoints as they shall be, and how the world gets there: records are made, kept in the state, and put into effect.
+
+A change is kept first and takes effect then. A version that replaces another one serves only when all its replicas
+are ready; when they cannot load, the record before it is put back, in the state too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from headrace.app import events, source_copies
+from headrace.app.controller_state import Switch
+from headrace.app.owned_state import OwnedState
+from headrace.app.registry_state import who_am_i
+from headrace.control.observed import Desired, Observed
+from headrace.core import errors
+from headrace.core.endpoint_records import EndpointRecord
+from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
+from headrace.core.traffic import EndpointTraffic
+from headrace.core.versions import Event
+from headrace.telemetry import logging
+
+_TRY_AGAIN_S = 2.0
+
+replace = msgspec.structs.replace
+
+
+class EndpointManager:
+    """On the controller's event loop. ``desired`` and ``switches`` are the controller's own: what the reconcile loop
+    works for."""
+
+    def __init__(
+        self,
+        directory: Path,
+        desired: Desired,
+        observed: Observed,
+        switches: dict[tuple[str, str], Switch],
+        *,
+        say: Callable[[events.Event], None],
+        changed: asyncio.Event,
+    ) -> None:
+        self.records: dict[str, EndpointRecord] = {}
+        self.state: OwnedState | None = None
+        """None: what is served lasts as long as this run of ``headrace serve``."""
+        self.lock = asyncio.Lock()
+        """Held by whoever makes a change, from reading the records until they are replaced."""
+        self._directory = directory
+        self._desired = desired
+        self._observed = observed
+        self._switches = switches
+        self._say = say
+        self._changed = changed
+        self._unsettled: dict[str, str] = {}
+        """Endpoints whose record is to be settled, or put back for a reason."""
+        self._work = asyncio.Event()
+        self._log = logging.Log("headrace.controller")
+
+    # --- into effect ---
+
+    def adopt(self, record: EndpointRecord) -> None:
+        """Go for this record from now on. Safe to repeat."""
+        name = record.name
+        if record.before is not None and name not in self._desired.traffic:
+            # Nothing serves yet: begin with what is known to work.
+            self.adopt(record.before)
+        self.records[name] = record
+        for spec in record.deployments:
+            self._deploy(spec)
+        live = self._desired.traffic.get(name, EndpointTraffic())
+        targets = {n: self._aim(record, n, target, live) for n, target in record.traffic.targets.items()}
+        for n, target in live.targets.items():
+            if n not in targets and endpoint_and_version(target) in self._desired.failures:
+                targets[n] = target  # it could not be inspected: whoever asks for it reads why
+        for key in [key for key in self._switches if key[0] == name and key[1] not in targets]:
+            del self._switches[key]
+        self._desired.traffic[name] = EndpointTraffic(record.traffic.policy, targets)
+        kept = {spec.id for spec in record.deployments} | set(targets.values())
+        for deployment in self._deployments(name):
+            if deployment not in kept:
+                del self._desired.deployments[deployment]
+        self._pause(name, record.paused)
+        self._changed.set()
+
+    def _pause(self, name: str, why: str) -> None:
+        self._desired.paused.pop(name, None)
+        if why:
+            self._desired.paused[name] = why
+
+    def _deploy(self, spec: DeploymentSpec) -> None:
+        known = self._desired.deployments.get(spec.id)
+        if known is None or known.load_key != spec.load_key:
+            # What kept it from loading may not hold any more.
+            self._observed.restarts.pop(spec.id, None)
+            with contextlib.suppress(OSError):  # gone already: the worker will say so
+                source_copies.keep(self._directory, spec.artifact)
+        self._desired.deployments[spec.id] = spec
+
+    def _aim(self, record: EndpointRecord, name: str, target: str, live: EndpointTraffic) -> str:
+        """Who takes the requests of a deployment now: the one before, until the new one is ready."""
+        key = record.name, name
+        self._switches.pop(key, None)
+        current = live.targets.get(name)
+        if current is None or current == target or current not in self._desired.deployments:
+            return target
+        old = None if record.deployment(current) is not None else current
+        self._switches[key] = Switch(record.name, name, target, old)
+        return current
+
+    def _deployments(self, endpoint: str) -> list[str]:
+        return [id for id, spec in self._desired.deployments.items() if spec.endpoint == endpoint]
+
+    def forget(self, name: str) -> None:
+        """The endpoint leaves."""
+        self.records.pop(name, None)
+        self._desired.traffic.pop(name, None)
+        self._pause(name, "")
+        for deployment in self._deployments(name):
+            del self._desired.deployments[deployment]
+            self._observed.restarts.pop(deployment, None)
+        for key in [key for key in self._switches if key[0] == name]:
+            del self._switches[key]
+        self._forget_failures(name)
+        self._changed.set()
+
+    def _forget_failures(self, endpoint: str) -> None:
+        for key in [key for key in self._desired.failures if key[0] == endpoint]:
+            del self._desired.failures[key]
+
+    # --- how switches ended ---
+
+    def switched(self, endpoint: str, failure: str = "") -> None:
+        """A switch of this endpoint is done, or cannot be done because of ``failure``."""
+        record = self.records.get(endpoint)
+        if record is None or record.before is None:
+            return
+        if failure:
+            self._unsettled[endpoint] = failure
+            self.adopt(record.before)
+        elif any(key[0] == endpoint for key in self._switches):
+            return
+        else:
+            self._unsettled.setdefault(endpoint, "")
+            self.records[endpoint] = record.settled()
+        self._work.set()
+
+    async def keep_settling(self) -> None:
+        """Keep in the state how switches ended; for as long as the controller runs."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            for endpoint in list(self._unsettled):
+                try:
+                    await self._settle(endpoint)
+                except errors.HeadraceError as error:
+                    self._log.warning(
+                        "the state could not be told how a change ended; trying again",
+                        action="settle_failed",
+                        endpoint=endpoint,
+                        reason=error.message,
+                    )
+                    asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._work.set)
+
+    async def _settle(self, endpoint: str) -> None:
+        async with self.lock:
+            reason = self._unsettled.get(endpoint)
+            record = self.records.get(endpoint)
+            if reason is not None and record is not None:
+                settled = replace(record.settled(), generation=await self._generation(record) + 1)
+                tell = [] if not reason else [self._event("endpoint.revert", settled, record, "headrace", reason)]
+                await self._keep([settled], [], tell)
+                self.records[endpoint] = settled
+            self._unsettled.pop(endpoint, None)
+
+    async def _generation(self, record: EndpointRecord) -> int:
+        """Of the record in the state: what serves again after a failure is older than it."""
+        if self.state is None:
+            return record.generation
+        kept = {r.name: r.generation for r in await asyncio.to_thread(self.state.records)}
+        return kept.get(record.name, 0)
+
+    # --- changes; the caller holds the lock ---
+
+    async def change(
+        self,
+        records: Sequence[EndpointRecord],
+        *,
+        deleted: Iterable[str] = (),
+        what: str,
+        who: str,
+        why: str = "",
+        quiet: bool = False,
+    ) -> list[EndpointRecord]:
+        """Keep these records, and go for them. Their generation, author and time are filled in. ``quiet``: whoever
+        watches the server is told otherwise.
+
+        Raises Conflict, StoreFailed; nothing is changed then."""
+        if not self.lock.locked():
+            raise errors.Bug("a change needs the lock")
+        before = {record.name: self.records.get(record.name) for record in records}
+        made = [self._next(record, before[record.name], who) for record in records]
+        gone = [self.records[name] for name in deleted if name in self.records]
+        tell = [self._event(what, record, before[record.name], who, why) for record in made]
+        tell += [self._event("endpoint.delete", None, record, who, why) for record in gone]
+        await self._keep(made, gone, tell)
+        for record in made:
+            if not quiet:
+                self._forget_failures(record.name)
+            self._unsettled.pop(record.name, None)
+            self.adopt(record)
+        for record in gone:
+            self.forget(record.name)
+        for event in () if quiet else tell:
+            self._say(events.EndpointChanged(event.subject, event.what, who, why))
+        return made
+
+    def _next(self, record: EndpointRecord, before: EndpointRecord | None, who: str) -> EndpointRecord:
+        generation = 1 if before is None else before.generation + 1
+        made = replace(record, generation=generation, who=who, at=time.time(), before=None)
+        if before is None or not _replaces(before, made):
+            return made
+        # While one change is still under way, what is known to work is what was there before both.
+        return replace(made, before=before.before or before.settled())
+
+    async def _keep(
+        self, records: Sequence[EndpointRecord], deleted: Sequence[EndpointRecord], tell: Sequence[Event]
+    ) -> None:
+        if self.state is not None:
+            await asyncio.to_thread(self.state.change, records, deleted, tell)
+
+    @staticmethod
+    def _event(
+        what: str, after: EndpointRecord | None, before: EndpointRecord | None, who: str, why: str = ""
+    ) -> Event:
+        subject = after or before
+        assert subject is not None
+        return Event(time.time(), who, what, subject.name, _told(before), _told(after), why)
+
+    async def begin(self, records: Sequence[EndpointRecord]) -> None:
+        """What the command names, when it starts: it was put into effect already where nothing else was served."""
+        async with self.lock:
+            new = [r for r in records if not _same(self.records.get(r.name), r)]
+            await self.change(new, what="endpoint.serve", who=who_am_i(), quiet=True)
+
+    async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, leaves: str | None) -> None:
+        """--watch found another version. ``name``: of the deployment that it is to serve under, None for none;
+        ``leaves``: id of the version that it replaces."""
+        async with self.lock:
+            known = self.records[endpoint]
+            rest = [spec for spec in known.deployments if spec.id not in (added.id, leaves)]
+            traffic = known.traffic if name is None else known.traffic.aimed(name, added.id)
+            record = replace(known, deployments=(*rest, added), traffic=traffic)
+            await self.change([record], what="endpoint.watch", who="headrace serve --watch", quiet=True)
+
+    def require(self, name: str, generation: int | None = None) -> EndpointRecord:
+        """The record of an endpoint. Raises UnknownModel, or Conflict when it has another generation."""
+        record = self.records.get(name)
+        if record is None:
+            known = ", ".join(sorted(self.records)[:20]) or "none"
+            raise errors.UnknownModel(f"there is no endpoint {name!r}; there are: {known}")
+        if generation is not None and generation != record.generation:
+            raise errors.PreconditionFailed(
+                f"endpoint {name!r} has generation {record.generation} by now, not {generation}; look at it again"
+            )
+        return record
+
+
+def _replaces(before: EndpointRecord, after: EndpointRecord) -> bool:
+    """Some deployment gets another version: that must load before the old one may go."""
+    old = before.traffic.targets
+    return any(old.get(name, target) != target for name, target in after.traffic.targets.items())
+
+
+def _same(before: EndpointRecord | None, after: EndpointRecord) -> bool:
+    """They ask for the same."""
+    if before is None:
+        return False
+    kept = replace(before, deployments=tuple(replace(spec, restarts=0) for spec in before.deployments))
+    told = {"generation": after.generation, "who": after.who, "at": after.at, "before": None, "paused": after.paused}
+    return replace(kept, **told) == after
+
+
+def _told(record: EndpointRecord | None) -> dict[str, str | int | None] | None:
+    """What an event tells of a record."""
+    if record is None:
+        return None
+    weights = record.traffic.policy.weights
+    told: dict[str, str | int | None] = {"generation": record.generation, "owner": str(record.owner)}
+    for name, target in record.traffic.targets.items():
+        told[name] = f"version {endpoint_and_version(target)[1]}, weight {weights.get(name, 0.0):g}"
+    if record.paused:
+        told["paused"] = record.paused
+    return told

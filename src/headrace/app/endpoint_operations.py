@@ -1,0 +1,235 @@
+"""What can be done to endpoints while they are served: apply a file, set traffic, scale, restart, pause, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.app import applying
+from headrace.app.endpoint_documents import as_yaml, policy_document
+from headrace.app.endpoint_manager import EndpointManager
+from headrace.app.state_location import Location
+from headrace.control.endpoint_changes import (
+    ChangeKind,
+    EndpointChange,
+    check_owner,
+    differences,
+    owned_by_another,
+)
+from headrace.core import errors
+from headrace.core.endpoint_records import MANUAL, Document, EndpointRecord, Owner, OwnerKind
+from headrace.core.endpoints import DeploymentSpec
+from headrace.core.traffic import MAIN, EndpointTraffic
+
+MAX_REPLICAS = 1024
+
+replace = msgspec.structs.replace
+
+
+class EndpointOperations:
+    """Every method that changes something keeps it in the state before it takes effect; ``who`` stands in its event,
+    ``generation`` (None: any) is the one that the caller has seen."""
+
+    def __init__(self, manager: EndpointManager, location: Location) -> None:
+        self._manager = manager
+        self._location = location
+
+    # --- files ---
+
+    async def plan(self, text: str, path: str) -> tuple[EndpointChange, ...]:
+        """What applying this file would change. Raises BadSettings, UnknownModel, LoadFailed."""
+        changes, _ = await self._compare(text, path)
+        return changes
+
+    async def apply(self, text: str, path: str, *, who: str, take_over: bool) -> tuple[EndpointChange, ...]:
+        """Make it so: all endpoints of the file, or none. Raises also Conflict when another decides the traffic."""
+        manager = self._manager
+        async with manager.lock:
+            changes, records = await self._compare(text, path)
+            check_owner(changes, take_over=take_over)
+            wanted = {c.endpoint for c in changes if c.kind in (ChangeKind.CREATE, ChangeKind.UPDATE)}
+            gone = [c.endpoint for c in changes if c.kind is ChangeKind.DELETE]
+            await manager.change(
+                [record for record in records if record.name in wanted],
+                deleted=gone,
+                what="endpoint.apply",
+                who=who,
+                why=path,
+            )
+            return changes
+
+    async def _compare(self, text: str, path: str) -> tuple[tuple[EndpointChange, ...], list[EndpointRecord]]:
+        manager = self._manager
+        owner = Owner(OwnerKind.FILE, path)
+        records = await applying.read(text, Path(path), owner, manager.records, self._location, manager.state)
+        documents = {record.name: record.document for record in records}
+        changes = differences(documents, manager.records, owner)
+        return tuple(_with_content(c, records, manager.records) for c in changes), records
+
+    def export(self) -> str:
+        """What runs, as the text of a ``headrace.yaml``."""
+        return as_yaml({name: record.document for name, record in sorted(self._manager.records.items())})
+
+    def wanted(self, endpoint: str) -> EndpointRecord:
+        """Raises UnknownModel."""
+        return self._manager.require(endpoint)
+
+    # --- by hand ---
+
+    async def set_traffic(
+        self, endpoint: str, weights: Mapping[str, float], *, who: str, take_over: bool, generation: int | None = None
+    ) -> EndpointRecord:
+        """Spread the requests by these weights; deployments that are not named get none."""
+
+        def make(record: EndpointRecord) -> EndpointRecord:
+            if record.owner != MANUAL and not take_over:
+                raise owned_by_another(endpoint, record.owner)
+            policy = replace(record.traffic.policy, weights=_checked(weights, record))
+            document = {**record.document, **policy_document(policy)} if "deployments" in record.document else None
+            return replace(
+                record,
+                traffic=EndpointTraffic(policy, record.traffic.targets),
+                document=document or record.document,
+                owner=MANUAL,
+            )
+
+        return await self._change(endpoint, generation, "traffic.set", who, make)
+
+    async def scale(
+        self, endpoint: str, deployment: str | None, replicas: int, *, who: str, generation: int | None = None
+    ) -> EndpointRecord:
+        """As many replicas of a deployment; 0 stops it."""
+        if not 0 <= replicas <= MAX_REPLICAS:
+            raise errors.BadSettings(f"replicas: expected a number from 0 to {MAX_REPLICAS}, got {replicas}")
+
+        def make(record: EndpointRecord) -> EndpointRecord:
+            name, spec = _chosen(record, deployment)
+            document = _in_document(record.document, name, {"replicas": replicas})
+            return replace(_with_spec(record, replace(spec, replicas=replicas)), document=document)
+
+        return await self._change(endpoint, generation, "deployment.scale", who, make, f"{replicas} replicas")
+
+    async def restart(
+        self, endpoint: str, deployment: str | None, *, who: str, generation: int | None = None
+    ) -> EndpointRecord:
+        """Fresh replicas, one by one; the old ones serve until then."""
+
+        def make(record: EndpointRecord) -> EndpointRecord:
+            _, spec = _chosen(record, deployment)
+            return _with_spec(record, replace(spec, restarts=spec.restarts + 1))
+
+        return await self._change(endpoint, generation, "deployment.restart", who, make)
+
+    async def drain(
+        self, endpoint: str, deployment: str, *, who: str, take_over: bool, generation: int | None = None
+    ) -> EndpointRecord:
+        """Its traffic goes to the others; it ends what it has, keeps its replicas and can be given traffic again."""
+        record = self._manager.require(endpoint)
+        name, _ = _chosen(record, deployment)
+        weights = {n: w for n, w in record.traffic.policy.weights.items() if n != name}
+        if not sum(weights.values()) > 0:
+            raise errors.Conflict(
+                f"no other deployment of endpoint {endpoint!r} takes traffic; give one a weight first, or pause the"
+                f" endpoint: headrace pause {endpoint}"
+            )
+        return await self.set_traffic(
+            endpoint, weights, who=who, take_over=take_over, generation=generation or record.generation
+        )
+
+    async def pause(self, endpoint: str, why: str, *, who: str, generation: int | None = None) -> EndpointRecord:
+        """Refuse new requests, with this reason; replicas stay ready."""
+        reason = why or f"paused by {who}"
+        return await self._change(
+            endpoint, generation, "endpoint.pause", who, lambda record: replace(record, paused=reason), why
+        )
+
+    async def resume(self, endpoint: str, *, who: str, generation: int | None = None) -> EndpointRecord:
+        return await self._change(
+            endpoint, generation, "endpoint.resume", who, lambda record: replace(record, paused="")
+        )
+
+    async def delete(self, endpoint: str, *, who: str, take_over: bool, generation: int | None = None) -> None:
+        """The endpoint and its replicas leave; what they compute is finished."""
+        manager = self._manager
+        async with manager.lock:
+            record = manager.require(endpoint, generation)
+            if record.owner != MANUAL and not take_over:
+                raise owned_by_another(endpoint, record.owner)
+            await manager.change([], deleted=[endpoint], what="endpoint.delete", who=who)
+
+    async def _change(
+        self,
+        endpoint: str,
+        generation: int | None,
+        what: str,
+        who: str,
+        make: Callable[[EndpointRecord], EndpointRecord],
+        why: str = "",
+    ) -> EndpointRecord:
+        manager = self._manager
+        async with manager.lock:
+            record = manager.require(endpoint, generation)
+            (made,) = await manager.change([make(record)], what=what, who=who, why=why)
+            return made
+
+
+def _with_content(
+    change: EndpointChange, records: list[EndpointRecord], there: Mapping[str, EndpointRecord]
+) -> EndpointChange:
+    """A file whose content changed is a change, though the document reads the same."""
+    if change.kind is not ChangeKind.NONE:
+        return change
+    new = next(record for record in records if record.name == change.endpoint)
+    if new.deployments == there[change.endpoint].deployments or _only_by_hand(new, there[change.endpoint]):
+        return change
+    return replace(change, kind=ChangeKind.UPDATE)
+
+
+def _only_by_hand(new: EndpointRecord, old: EndpointRecord) -> bool:
+    """They differ in nothing but restarts."""
+    plain = tuple(replace(spec, restarts=0) for spec in old.deployments)
+    return plain == new.deployments
+
+
+def _chosen(record: EndpointRecord, deployment: str | None) -> tuple[str, DeploymentSpec]:
+    """The deployment of this name, or the only one."""
+    targets = record.traffic.targets
+    names = ", ".join(targets)
+    if deployment is None and len(targets) != 1:
+        raise errors.BadSettings(f"endpoint {record.name!r} has several deployments; say which: {names}")
+    name = deployment or next(iter(targets))
+    spec = record.deployment(targets.get(name, ""))
+    if spec is None:
+        raise errors.UnknownModel(f"endpoint {record.name!r} has no deployment {name!r}; it has: {names}")
+    return name, spec
+
+
+def _with_spec(record: EndpointRecord, changed: DeploymentSpec) -> EndpointRecord:
+    return replace(record, deployments=tuple(changed if s.id == changed.id else s for s in record.deployments))
+
+
+def _in_document(document: Document, name: str, values: dict[str, Any]) -> Document:
+    if "deployments" not in document:
+        return {**document, **values}
+    deployments = document["deployments"]
+    return {**document, "deployments": {**deployments, name: {**deployments[name], **values}}}
+
+
+def _checked(weights: Mapping[str, float], record: EndpointRecord) -> dict[str, float]:
+    for name, weight in weights.items():
+        if name not in record.traffic.targets:
+            raise errors.BadSettings(
+                f"endpoint {record.name!r} has no deployment {name!r}; it has: {', '.join(record.traffic.targets)}"
+            )
+        if not 0 <= weight <= 1e9:
+            raise errors.BadSettings(f"{name}: expected a weight of at least 0, e.g. 5, got {weight:g}")
+        if weight > 0 and any(shadow.deployment == name for shadow in record.traffic.policy.shadows):
+            raise errors.BadSettings(f"{name} is a shadow, and a shadow takes no traffic; apply a file that says so")
+    if not sum(weights.values()) > 0:
+        raise errors.BadSettings(
+            f"no deployment has a weight above 0; e.g. {next(iter(record.traffic.targets), MAIN)}=1"
+        )
+    return dict(weights)

@@ -1,0 +1,68 @@
+"""What the state keeps of an endpoint: what was asked for, what it came to, and who decides its traffic.
+
+A record is replaced as a whole, under a number that only grows; so that of two writers who read the same one, one is
+told."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from headrace.core.endpoints import DeploymentSpec
+from headrace.core.traffic import EndpointTraffic
+
+Document = dict[str, Any]
+"""An endpoint as in ``endpoints.NAME`` of ``headrace.yaml``, complete in itself, with absolute paths and with
+versions of the registry by number."""
+
+
+class OwnerKind(StrEnum):
+    """Who may change an endpoint's traffic; others must take it over."""
+
+    MANUAL = "manual"
+    """Whoever gives commands."""
+    FILE = "file"
+    """A file that is applied."""
+    ROLLOUT = "rollout"
+    EXPERIMENT = "experiment"
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """``name``: the path of the file, the id of the rollout or experiment; empty for manual."""
+
+    kind: OwnerKind
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.name}".strip()
+
+
+MANUAL = Owner(OwnerKind.MANUAL)
+
+
+class EndpointRecord(msgspec.Struct, frozen=True):
+    """An endpoint as it shall be. ``deployments`` are all its versions that run, ``traffic`` who gets its requests."""
+
+    name: str
+    document: Document
+    deployments: tuple[DeploymentSpec, ...]
+    traffic: EndpointTraffic
+    owner: Owner = MANUAL
+    generation: int = 0
+    """Grows with every change; 0: not kept yet."""
+    who: str = ""
+    at: float = 0.0
+    """Of the last change, in seconds since 1970 (UTC)."""
+    paused: str = ""
+    """Why it refuses requests; empty: it does not."""
+    before: EndpointRecord | None = None
+    """What serves until the replicas of this record have loaded, and again when they cannot."""
+
+    def deployment(self, deployment_id: str) -> DeploymentSpec | None:
+        return next((spec for spec in self.deployments if spec.id == deployment_id), None)
+
+    def settled(self) -> EndpointRecord:
+        """The same without a way back."""
+        return msgspec.structs.replace(self, before=None)
