@@ -382,7 +382,7 @@ def test_a_host_that_others_reach_needs_a_key_to_start(tmp_path: Path, flag: str
     done = subprocess.run([*command, "--state", str(state)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert f"make the first one with: headrace keys bootstrap --state {state};" in done.stderr
-    assert not state.exists()
+    assert not (state / "key.secret").exists()
 
 
 def test_with_a_key_it_starts_and_signatures_may_name_keys(tmp_path: Path) -> None:

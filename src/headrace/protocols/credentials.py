@@ -79,7 +79,9 @@ def read(values: Given) -> bytes | SignedBy:
 def _nothing(values: Given) -> errors.Unauthorized:
     there = [name.decode() for name, value in zip(HEADERS, values, strict=True) if value is not None]
     if not there:
-        return errors.Unauthorized(f"an API key is needed: {_FORMS}")
+        return errors.Unauthorized(
+            f"an API key is needed: {_FORMS}; headrace's own commands take it from HEADRACE_API_KEY"
+        )
     return errors.Unauthorized(f"what stands in {' and '.join(there)} is no key (hr_...): {_FORMS}")
 
 
