@@ -222,6 +222,8 @@ class EndpointManager:
     def _next(self, record: EndpointRecord, before: EndpointRecord | None, who: str) -> EndpointRecord:
         generation = 1 if before is None else before.generation + 1
         made = replace(record, generation=generation, who=who, at=time.time(), before=None)
+        if before is not None:
+            made = replace(made, deployments=tuple(_with_restarts(spec, before) for spec in made.deployments))
         if before is None or not _replaces(before, made):
             return made
         # While one change is still under way, what is known to work is what was there before both.
@@ -274,6 +276,12 @@ def _replaces(before: EndpointRecord, after: EndpointRecord) -> bool:
     """Some deployment gets another version: that must load before the old one may go."""
     old = before.traffic.targets
     return any(old.get(name, target) != target for name, target in after.traffic.targets.items())
+
+
+def _with_restarts(spec: DeploymentSpec, before: EndpointRecord) -> DeploymentSpec:
+    """Replicas that were restarted by hand are as good as those that a file asks for."""
+    known = before.deployment(spec.id)
+    return spec if known is None else replace(spec, restarts=max(spec.restarts, known.restarts))
 
 
 def _same(before: EndpointRecord | None, after: EndpointRecord) -> bool:

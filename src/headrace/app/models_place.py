@@ -12,6 +12,7 @@ from headrace.app.models_service import ModelsService
 from headrace.app.registry_state import LEASE, Location, RegistryState, open_registry
 
 SERVER_VARIABLE = "HEADRACE_SERVER"
+_DEFAULT_URL = "http://127.0.0.1:9000"
 
 
 @contextmanager
@@ -33,6 +34,16 @@ def open_models(location: Location, server: str | None, environ: Mapping[str, st
             return
     with _through(url) as models:
         yield models
+
+
+def find_controller(location: Location, server: str | None, environ: Mapping[str, str]) -> str:
+    """URL of the management port to ask: the one that is named, else of the controller that owns the state, else the
+    one that a server has by default."""
+    url = server or environ.get(SERVER_VARIABLE)
+    if url:
+        return url
+    owner = controller_address.find(location.directory)
+    return _DEFAULT_URL if owner is None else owner.url
 
 
 def _holder_of(state: RegistryState) -> str | None:

@@ -79,7 +79,8 @@ class NodeReader:
         return yaml.SafeLoader("").construct_object(node)
 
     def at(self, node: Node) -> str:
-        return f"{self._path} line {node.start_mark.line + 1}"
+        mark = node.start_mark
+        return f"{self._path} line {mark.line + 1} column {mark.column + 1}"
 
     def refuse(self, node: Node, shown: str, expected: str) -> NoReturn:
         raise errors.BadSettings(f"{self.at(node)}: {shown}: expected {expected}, got {_describe(node)}")

@@ -1,7 +1,7 @@
 """The command line: ``headrace COMMAND``.
 
 Commands are modules that are imported when they are run, so that ``headrace --help`` needs none of them. Each module
-has ``app``, a Typer application with one command or a group of them.
+has ``app``, a Typer application with one command or a group of them, or several that are named here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("headrace.cli.models", "Keep versions of models: push, list, alias, verify, pull."),
     "keys": ("headrace.cli.keys", "Make, rotate and revoke API keys."),
     "events": ("headrace.cli.events", "Show who changed what in the registry, when and why."),
+    "plan": ("headrace.cli.endpoints:plan_app", "Show what applying a settings file would change."),
+    "apply": ("headrace.cli.endpoints:apply_app", "Make what runs what a settings file says."),
+    "export-config": ("headrace.cli.endpoints:export_app", "Write what runs as a settings file."),
+    "endpoints": ("headrace.cli.endpoints:endpoints_app", "List what is served."),
+    "traffic": ("headrace.cli.endpoints:traffic_app", "Spread the requests of an endpoint by hand."),
+    "scale": ("headrace.cli.endpoints:scale_app", "Change the number of replicas."),
+    "restart": ("headrace.cli.endpoints:restart_app", "Replace replicas by fresh ones, without a gap."),
+    "drain": ("headrace.cli.endpoints:drain_app", "Give the traffic of a deployment to the others."),
+    "pause": ("headrace.cli.endpoints:pause_app", "Refuse the requests of an endpoint for a while."),
+    "resume": ("headrace.cli.endpoints:resume_app", "Take them again."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),
 }
-"""Name → module and the line of help that ``headrace --help`` shows."""
+"""Name → module (and name of the application in it) and the line of help that ``headrace --help`` shows."""
 
 
 class LazyGroup(typer.core.TyperGroup):
@@ -34,7 +44,8 @@ class LazyGroup(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
-            command = typer.main.get_command(importlib.import_module(COMMANDS[name][0]).app)
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            command = typer.main.get_command(getattr(importlib.import_module(module), attribute or "app"))
             command.name = name
         return name, command, rest
 

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 
 from headrace.client.credentials import with_key
+from headrace.client.endpoints import AsyncEndpoints
 from headrace.client.errors import error_from_response
 from headrace.client.inputs import Inputs, to_tensors
 from headrace.client.management import Management
@@ -49,7 +50,8 @@ class AsyncClient:
     covers refusals only (not ready, overloaded, cannot connect), never a request that may have run.
 
     ``models`` is the registry behind ``management_url`` (by default port 9000 of the same host): ``models.list()``,
-    ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served."""
+    ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served. ``endpoints`` is what is served there,
+    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …."""
 
     def __init__(
         self,
@@ -66,17 +68,16 @@ class AsyncClient:
     ) -> None:
         self.url = _check_url(url)
         tls = _tls(verify)
-        self.models = AsyncModels(
-            Management(
-                _check_url(management_url) if management_url else _beside(self.url),
-                api_key=api_key,
-                retries=retries,
-                verify=tls,
-                transport=transport,
-                sleep=sleep,
-            ),
-            self._served_models,
+        management = Management(
+            _check_url(management_url) if management_url else _beside(self.url),
+            api_key=api_key,
+            retries=retries,
+            verify=tls,
+            transport=transport,
+            sleep=sleep,
         )
+        self.models = AsyncModels(management, self._served_models)
+        self.endpoints = AsyncEndpoints(management)
         self.timeout = timeout
         self._policy = RetryPolicy(retries=retries)
         self._sleep = sleep

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from headrace.client.async_client import AsyncClient
+from headrace.client.endpoints import Endpoints
 from headrace.client.inputs import Inputs
 from headrace.client.metadata import ModelMetadata
 from headrace.client.models import Models
@@ -61,6 +62,7 @@ class Client:
         )
         self._loop = _LoopThread()
         self.models = Models(self._async.models, self._loop.run)
+        self.endpoints = Endpoints(self._async.endpoints, self._loop.run)
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)
 
     @property
