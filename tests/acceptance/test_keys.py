@@ -307,6 +307,8 @@ def test_keys_outlive_the_processes_that_check_them(keys: Keys) -> None:
             return keys.status(keys.partner) == 200
         return False
 
+    secret = keys.state / "key.secret"
+    secret.chmod(0o644)  # no controller reads the state with this: the new one goes on with what the old one knew
     for module, count in (("app.gateway", 2), ("app.controller", 1)):
         kill(module)
         eventually(look)
@@ -321,6 +323,11 @@ def test_keys_outlive_the_processes_that_check_them(keys: Keys) -> None:
 
     eventually(answers)
     assert seen <= {401, 503}
+    assert "keys_unreadable" in server.log()
+    secret.chmod(0o600)
+    # And follows again what changes.
+    late = keys.make("late", "-s", "predict", "-e", "*")
+    eventually(lambda: keys.status(late) == 200, timeout=WITHIN_S)
 
 
 # --- hostile ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,18 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import controller_state, events, exposure, orders, resources, roles, source_copies, sources, watching
+from headrace.app import (
+    controller_state,
+    events,
+    exposure,
+    kept_keys,
+    orders,
+    resources,
+    roles,
+    source_copies,
+    sources,
+    watching,
+)
 from headrace.app.applying import records_of
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.endpoint_manager import EndpointManager
@@ -127,6 +138,9 @@ class Controller:
             asyncio.create_task(self._endpoints.keep_settling()),
             asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role, self._guard)),
         ]
+        kept = kept_keys.load(Path(self._role.directory), self._role.began)
+        if kept is not None:
+            self._take_keys(kept)
         if self._settings.location is None:
             self._take_keys(NO_KEYS)
         else:
@@ -187,6 +201,7 @@ class Controller:
         self._guard.follow(keys)
         self._gateways.publish_keys(keys)
         self._keys_known.set()
+        kept_keys.save(Path(self._role.directory), self._role.began, keys)
 
     # --- what should run ---
 
