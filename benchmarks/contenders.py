@@ -198,7 +198,7 @@ def headrace_both(assets: Assets) -> Contender:
 
 def _headrace_command(models: Sequence[str], launch: Launch, flags: Sequence[str]) -> list[str]:
     ports = ["--port", str(launch.rest), "--management-port", str(launch.other)]
-    return [str(launch.python.with_name("headrace")), "serve", *models, *ports, "--json", *flags]
+    return [str(launch.python.with_name("headrace")), "serve", *models, *ports, "--json", "--no-auth", *flags]
 
 
 def prototype(assets: Assets) -> Contender:

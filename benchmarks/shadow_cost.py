@@ -56,6 +56,7 @@ class Side:
             "headrace.cli.main",
             "serve",
             "--json",
+            "--no-auth",
             "--port",
             "0",
             "--management-port",

@@ -53,7 +53,7 @@ def train(path: Path) -> tuple[np.ndarray, np.ndarray]:
 @contextmanager
 def serve(path: Path) -> Iterator[str]:
     """``headrace serve`` on free ports; gives the URL."""
-    command = [sys.executable, "-m", "headrace.cli.main", "serve", str(path)]
+    command = [sys.executable, "-m", "headrace.cli.main", "serve", str(path), "--no-auth"]
     started = time.perf_counter()
     process = subprocess.Popen(
         [*command, "--port", "0", "--management-port", "0", "--json"], stdout=subprocess.PIPE, text=True

@@ -109,7 +109,8 @@ def served(
             stderr=stderr,
             text=True,
             cwd=directory,
-            env={**os.environ, **(environment or {})},
+            # A home of its own: keys in that of whoever runs the tests must not lock them out.
+            env={**os.environ, "HOME": str(directory), **(environment or {})},
         )
     server = Served(process, log)
     try:

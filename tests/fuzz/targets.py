@@ -13,6 +13,7 @@ from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.core.tensors import DType
 from headrace.protocols import (
     compression,
+    credentials,
     grpc_frames,
     grpc_status,
     health,
@@ -132,6 +133,14 @@ def fuzz_text(data: bytes) -> None:
             parse(data)
         except errors.CallerError:
             continue
+
+
+def fuzz_credentials(data: bytes) -> None:
+    """Values of the three headers, one a line; a line that is missing is a header that is."""
+    values = data.split(b"\n", 2)
+    first, second, third = (*values, *[None] * (3 - len(values)))
+    found = credentials.read((first, second, third))
+    assert isinstance(found, credentials.SignedBy) or found in data or b"asic" in data.lower()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -29,10 +29,12 @@ from headrace.api import (
 )
 from headrace.api.hosts import HostCheck
 from headrace.api.idempotency import Requests
+from headrace.api.key_check import KeyCheck
 from headrace.api.long_work import LongWork
 from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
 from headrace.api.request_checks import RequestChecks
 from headrace.core import release
+from headrace.pipeline.auth import Guard
 
 _ABOUT = """What Headrace serves, how it fares, and why.
 
@@ -53,6 +55,7 @@ def create_app(
     workers: Callable[[], Mapping[str, int]] | None = None,
     commands: EndpointCommands | None = None,
     registry: RegistryAccess | None = None,
+    guard: Guard | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -63,6 +66,7 @@ def create_app(
                         another thread
     commands            what can be done to endpoints; None: they are only read
     registry            None: this server owns none, and the routes of the registry say so
+    guard               who may do what; None lets everybody in
     """
     app = FastAPI(
         title="Headrace management API",
@@ -74,7 +78,9 @@ def create_app(
         redirect_slashes=False,
     )
     problems.install(app)
+    # What is added last sees a request first.
     app.add_middleware(RequestChecks)
+    app.add_middleware(KeyCheck, guard=guard or Guard())
     app.add_middleware(HostCheck, allowed=allowed_hosts)
     app.include_router(index.router(view, registry=registry is not None))
     app.include_router(health.router(view))

@@ -6,15 +6,22 @@ import re
 
 from fastapi import Request
 
+from headrace.api.key_check import CALLER
+from headrace.core.keys import ANYBODY, Principal
+
 HEADER = "x-headrace-user"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:+\-]{0,127}\Z")
 
 
 def caller(request: Request) -> str:
-    """The name that the client gives itself (``ada@laptop``), else its address. FastAPI dependency.
+    """The key that the request came with (``key:ci``); without keys the name that the client gives itself
+    (``ada@laptop``), else its address. FastAPI dependency.
 
-    It is a claim, like the user name of a command on this machine, for the history: it opens nothing."""
+    A name is a claim, like the user name of a command on this machine, for the history: it opens nothing."""
+    principal: Principal = request.scope.get(CALLER, ANYBODY)
+    if principal is not ANYBODY:
+        return f"key:{principal.name}"
     claimed = request.headers.get(HEADER, "")
     if _NAME.match(claimed):
         return claimed

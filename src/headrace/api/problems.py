@@ -26,9 +26,11 @@ _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.KeyReused, 422),
     (errors.PreconditionFailed, 412),
     (errors.PreconditionRequired, 428),
+    (errors.UnknownKey, 404),
     (errors.MethodNotAllowed, 405),
     (errors.PayloadTooLarge, 413),
     (errors.Unauthorized, 401),
+    (errors.Forbidden, 403),
     (errors.Unsupported, 501),
     (errors.Conflict, 409),
     (errors.CallerError, 400),
@@ -101,8 +103,18 @@ async def _headrace_error(request: Request, error: Exception) -> Response:
     if status >= 500 and isinstance(error, errors.StoreFailed):
         # Whoever keeps models here must know which file is damaged or why nothing can be stored.
         _log.error("The registry's state failed", action="state_failed", path=request.url.path, exception=error)
-    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else None
-    return response(status, error.message, path=request.url.path, code=error.code, headers=headers)
+    return error_response(error, request.url.path)
+
+
+def error_response(error: errors.HeadraceError, path: str) -> Response:
+    """The problem document of a typed error, with the headers that go with its status."""
+    status = status_of(error)
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return response(status, error.message, path=path, code=error.code, headers=headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

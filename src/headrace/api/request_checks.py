@@ -1,7 +1,8 @@
 """What is looked at before a request that may change something is read: where it comes from, its kind, its length.
 
 A page from elsewhere must not make a browser on this machine change the registry. Browsers say where a request comes
-from (``Origin``, ``Sec-Fetch-Site``), and ask first before they send JSON elsewhere; so JSON is required.
+from (``Sec-Fetch-Site``; ``hosts.py`` looks at ``Origin``), and ask first before they send JSON elsewhere; so JSON is
+required.
 """
 
 from __future__ import annotations
@@ -40,10 +41,8 @@ class RequestChecks:
 
 def _refusal(method: str, path: str, headers: dict[str, str]) -> tuple[int, str, str] | None:
     """Status, code and reason."""
-    origin = headers.get("origin")
-    elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    if elsewhere or (origin is not None and origin.partition("://")[2] != headers.get("host")):
-        return 403, "cross_origin", f"a page of {origin or 'another site'} may not change anything here"
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return 403, "cross_origin", "a page of another site may not change anything here"
     length = headers.get("content-length", "0")
     if path.startswith(_STREAMED):
         return None

@@ -20,17 +20,28 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import controller_state, events, orders, resources, roles, source_copies, sources, watching
+from headrace.app import (
+    controller_state,
+    events,
+    exposure,
+    kept_keys,
+    orders,
+    resources,
+    roles,
+    source_copies,
+    sources,
+    watching,
+)
 from headrace.app.applying import records_of
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.gateway_link import GatewayServer
+from headrace.app.key_following import follow_keys
 from headrace.app.management import serve_management
 from headrace.app.registry_access import KeptRegistry
-from headrace.app.state_directory import environments_folder
 from headrace.app.state_keeper import StateKeeper
-from headrace.app.state_location import locate
+from headrace.app.state_location import Location, locate_for_server
 from headrace.app.version_environments import VersionEnvironments
 from headrace.app.watching import Change, Watched, Watcher
 from headrace.backends.environments.folder import environment_of
@@ -41,10 +52,12 @@ from headrace.core import errors
 from headrace.core.endpoint_records import MANUAL, Owner, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, deployment_id, endpoint_and_version
 from headrace.core.envelope import Splitter, wrap
+from headrace.core.keys import NO_KEYS, KeySet
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import RouteTable
 from headrace.core.traffic import EndpointTraffic, TrafficPolicy
+from headrace.pipeline.auth import Guard
 from headrace.replica.spec import ReplicaSpec
 from headrace.runtimes.runtime import LoadOptions
 from headrace.telemetry import logging
@@ -76,6 +89,8 @@ class Controller:
         self._orders: dict[str, orders.StartWorker] = {}
         self._gateways = GatewayServer(self._on_load)
         self._table = RouteTable(version=0, epoch=time.time_ns() // 1_000_000, endpoints=())
+        self._guard = Guard(closed=True)
+        self._keys_known = asyncio.Event()
         self._changed = asyncio.Event()
         self._adopted = asyncio.Event()
         self._inspected = False
@@ -103,10 +118,11 @@ class Controller:
         self._endpoints = EndpointManager(
             Path(role.directory), self._desired, self._observed, self._switches, say=self._say, changed=self._changed
         )
-        location = self._settings.location or locate(None, None, None, os.environ)
+        location = self._settings.location or self._other_location()
         self.operations = EndpointOperations(self._endpoints, location)
         self._keeper = StateKeeper(self._endpoints, location, self._recorder, role.management_url)
-        environments = environments_folder(self._settings.environments_folder, None, os.environ)
+        # Without a home they last as long as this run.
+        environments = Path(self._settings.environments_folder or Path(role.directory) / "environments")
         self._environments = VersionEnvironments(environments, self._observed, self, self._say)
         self._restore()
 
@@ -125,8 +141,15 @@ class Controller:
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
-            asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role)),
+            asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role, self._guard)),
         ]
+        kept = kept_keys.load(Path(self._role.directory), self._role.began)
+        if kept is not None:
+            self._take_keys(kept)
+        if self._settings.location is None:
+            self._take_keys(NO_KEYS)
+        else:
+            tasks.append(asyncio.create_task(follow_keys(self._settings.location, self._take_keys, self._log)))
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waiter}:
@@ -136,6 +159,11 @@ class Controller:
         if self._orphaned and self._settings.runtime_dir is None:
             # The supervisor was killed; nobody else removes its folder.
             shutil.rmtree(self._role.directory, ignore_errors=True)
+
+    def _other_location(self) -> Location:
+        """Of a server that goes by no state: where the registry is when somebody applies ``fraud@champion``."""
+        nowhere = Path(self._role.directory) / "state"
+        return locate_for_server(None, None, None, os.environ) or Location(nowhere, None, str(nowhere / "artifacts"))
 
     def _registry(self) -> KeptRegistry | None:
         """What the management API offers of the registry: that of the state, when this server owns it."""
@@ -161,6 +189,8 @@ class Controller:
     async def _reconcile_forever(self) -> None:
         """Level-triggered: at every change, and now and then for what only time changes."""
         await self._adopted.wait()
+        # A gateway serves by its first table: it must know before whom to let in.
+        await self._keys_known.wait()
         while True:
             self._changed.clear()
             self._reconcile(time.monotonic())
@@ -168,6 +198,15 @@ class Controller:
                 await asyncio.wait_for(self._changed.wait(), 0.5)
             except TimeoutError:
                 continue
+
+    def _take_keys(self, keys: KeySet) -> None:
+        """Go by these keys, at the management port and at every gateway."""
+        wanted = keys.required or exposure.exposed(self._settings) is not None
+        keys = msgspec.structs.replace(keys, required=wanted and not self._settings.gateway.no_auth)
+        self._guard.follow(keys)
+        self._gateways.publish_keys(keys)
+        self._keys_known.set()
+        kept_keys.save(Path(self._role.directory), self._role.began, keys)
 
     # --- what should run ---
 
@@ -482,6 +521,7 @@ class Controller:
                 self._table.endpoints,
                 self._settings.gateway.gateways,
                 time.monotonic() - self._role.began,
+                self._guard.asks,
             )
         )
 

@@ -57,6 +57,7 @@ class Serving(msgspec.Struct, frozen=True, tag=True):
     gateways: int
     seconds: float
     """Since the command began."""
+    asks_for_keys: bool = False
 
 
 class ReplicaRestarted(msgspec.Struct, frozen=True, tag=True):

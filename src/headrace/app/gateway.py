@@ -24,6 +24,7 @@ from headrace.gateway.records import Observer, Records
 from headrace.gateway.services import Services
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.sync import RouteFollower
+from headrace.pipeline.auth import Guard
 from headrace.pipeline.deployment import maker
 from headrace.pipeline.router import Router
 from headrace.telemetry import logging
@@ -52,6 +53,7 @@ class Gateway:
             offload=Offload(),
             metrics_directory=metrics,
             log=logging.Log("headrace.gateway"),
+            guard=Guard(role.settings.sigv4, closed=True),
         )
         self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))
         self._ticks = 0

@@ -1,4 +1,4 @@
-"""The controller's server for gateways: pushes route tables, hears load reports."""
+"""The controller's server for gateways: pushes route tables and keys, hears load reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.core.envelope import Splitter, wrap
+from headrace.core.keys import KeySet
 from headrace.core.load import LoadReport
 from headrace.core.routes import RouteTable
 
@@ -18,10 +19,11 @@ _decode_load = msgspec.msgpack.Decoder(LoadReport).decode
 
 
 class GatewayServer:
-    """Gateways connect, get the current table at once and every newer one when it is published."""
+    """Gateways connect, get the current keys and table at once and every newer one when it is published."""
 
     def __init__(self, on_report: Callable[[LoadReport], None]) -> None:
         self.loads: dict[int, LoadReport] = {}
+        self._keys: bytes | None = None
         self._table: bytes | None = None
         self._links: set[_Link] = set()
         self._on_report = on_report
@@ -37,6 +39,12 @@ class GatewayServer:
         for link in self._links:
             link.push(self._table)
 
+    def publish_keys(self, keys: KeySet) -> None:
+        """Push the keys to every gateway."""
+        self._keys = wrap(_encode(keys))
+        for link in self._links:
+            link.push(self._keys)
+
     @property
     def connected(self) -> frozenset[int]:
         """Numbers of the gateways that are connected and have reported."""
@@ -44,8 +52,10 @@ class GatewayServer:
 
     def joined(self, link: _Link) -> None:
         self._links.add(link)
-        if self._table is not None:
-            link.push(self._table)
+        # Keys first: nobody is to be let in by the table alone.
+        for message in (self._keys, self._table):
+            if message is not None:
+                link.push(message)
 
     def left(self, link: _Link) -> None:
         self._links.discard(link)

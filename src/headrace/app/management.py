@@ -10,16 +10,21 @@ from headrace.app import roles
 
 if TYPE_CHECKING:
     from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
+    from headrace.pipeline.auth import Guard
 
 _IMPORT_AFTER_S = 0.05
 
 
 async def serve_management(
-    view: ControllerView, commands: EndpointCommands, registry: RegistryAccess | None, role: roles.ControllerRole
+    view: ControllerView,
+    commands: EndpointCommands,
+    registry: RegistryAccess | None,
+    role: roles.ControllerRole,
+    guard: Guard,
 ) -> None:
     """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, registry, role)
+    app = await asyncio.to_thread(_build, view, commands, registry, role, guard)
     import h2corn
 
     from headrace.app import serving
@@ -35,7 +40,11 @@ async def serve_management(
 
 
 def _build(  # type: ignore[no-untyped-def]
-    view: ControllerView, commands: EndpointCommands, registry: RegistryAccess | None, role: roles.ControllerRole
+    view: ControllerView,
+    commands: EndpointCommands,
+    registry: RegistryAccess | None,
+    role: roles.ControllerRole,
+    guard: Guard,
 ):
     from headrace.api.app import create_app
 
@@ -45,4 +54,5 @@ def _build(  # type: ignore[no-untyped-def]
         allowed_hosts=(role.settings.management_host,),
         commands=commands,
         registry=registry,
+        guard=guard,
     )

@@ -16,6 +16,7 @@ import msgspec
 from headrace.app.quantities import format_duration, format_size, parse_duration, parse_size
 from headrace.app.settings import DeploymentSettings, ServeSettings
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, BatchMode, Isolation, ResourceSettings
+from headrace.core.keys import Signatures
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
 
@@ -219,7 +220,15 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "no_auth",
             SWITCH,
             "--no-auth",
-            "Allow a host that is not loopback although there are no keys.",
+            "Ask for no keys, also on a host that is not loopback: something else guards the ports.",
+        ),
+        _key(
+            "sigv4",
+            _G,
+            "sigv4",
+            _enum(Signatures),
+            "--sigv4",
+            "Requests signed by AWS clients: refuse, or accept-unverified (the access key id is the id of a key).",
         ),
         _key(
             "tls.cert", _G, "tls_cert", PATH, "--tls-cert", "PEM file with the certificate chain; turns TLS on.", True

@@ -6,7 +6,6 @@ endpoint's own settings win over the top level.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,9 +30,10 @@ OTHER_VARIABLES = frozenset(
     {
         *("HEADRACE_CONFIG", "HEADRACE_MODELS", "HEADRACE_URL"),
         *("HEADRACE_STATE", "HEADRACE_DATABASE", "HEADRACE_ARTIFACTS"),
+        *("HEADRACE_KEY_SECRET", "HEADRACE_API_KEY"),
     }
 )
-"""Variables that are no setting of a key: the file, the models, and the client's server."""
+"""Variables that are no setting: the file, the models, the state and its secret, the client's server and key."""
 
 _KUBERNETES_LINK = re.compile(r"HEADRACE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)\Z")
 """What Kubernetes puts into every pod when a service is called ``headrace``."""
@@ -205,13 +205,6 @@ def _by_section(values: Values) -> dict[Section, dict[str, Any]]:
 def _check(settings: ServeSettings) -> None:
     """Rules between several settings."""
     gateway = settings.gateway
-    for host, key in ((gateway.host, "host"), (settings.management_host, "management_host")):
-        if not gateway.no_auth and not is_loopback(host):
-            raise errors.BadSettings(
-                f"{key} {host!r} can be reached from other machines, and API keys come in a later release;"
-                " use 127.0.0.1, or pass --no-auth (no_auth: true) when something else guards the port"
-                " (health and ping paths are open in any case)"
-            )
     if (gateway.tls_cert is None) != (gateway.tls_key is None):
         given, missing = ("tls.cert", "tls.key") if gateway.tls_key is None else ("tls.key", "tls.cert")
         raise errors.BadSettings(f"{given} is set but {missing} is not; TLS needs both ({BY_NAME[missing].flag})")
@@ -219,16 +212,6 @@ def _check(settings: ServeSettings) -> None:
         raise errors.BadSettings(
             f"port and management_port are both {gateway.port}; choose another for one (--management-port)"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine can connect to ``host``."""
-    if host.lower() in {"localhost", "localhost.localdomain", "ip6-localhost"}:
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def nothing_to_serve(file: Path | None, directory: Path) -> errors.BadSettings:

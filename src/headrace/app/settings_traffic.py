@@ -17,7 +17,7 @@ KEYS = ("traffic", "sticky", "rules", "overrides", "fallback", "shadow")
 """What may stand beside ``deployments``."""
 
 _RULE_KEYS = ("when", "equals", "in", "deployment")
-_SOURCE = "header:NAME or body:FIELD"
+_SOURCE = "header:NAME, body:FIELD or key"
 
 Found = Mapping[str, tuple[Node, Node]]
 """Keys of one mapping: name → nodes of key and value."""
@@ -86,10 +86,8 @@ class TrafficReader:
         text = self._nodes.text(node, shown)
         kind, _, name = text.partition(":")
         if text == "key":
-            raise errors.Unsupported(
-                f"{self._nodes.at(node)}: {shown}: the caller's API key comes in a later release; use {_SOURCE}"
-            )
-        if kind not in tuple(SourceKind) or not name.strip():
+            return Source(SourceKind.KEY, "")
+        if kind not in (SourceKind.HEADER, SourceKind.BODY) or not name.strip():
             self._nodes.refuse(node, shown, _SOURCE)
         name = name.strip()
         if kind == SourceKind.HEADER:

@@ -33,6 +33,8 @@ _KEEP_FILES_S = 30.0
 _LINES_PER_S = 500
 """A model that prints without end must not fill the disk with the server's log."""
 
+_SECRETS = frozenset({"HEADRACE_KEY_SECRET", "HEADRACE_API_KEY"})
+
 
 class WorkerProcess:
     """Starts the process at construction. ``on_exit`` is called once."""
@@ -181,10 +183,12 @@ class WorkerProcess:
 
 
 def _environment(order: orders.StartWorker) -> dict[str, str]:
-    """Our own variables, and the order's; a worker in an environment of its own sees no modules of ours."""
+    """Our own variables, without secrets that are none of a model's business, and the order's; a worker in an
+    environment of its own sees no modules of ours."""
+    ours = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     if order.python is None:
-        return {**os.environ, **order.environment}
-    return isolation.variables(os.environ, Path(order.python).parents[1]) | order.environment
+        return {**ours, **order.environment}
+    return isolation.variables(ours, Path(order.python).parents[1]) | order.environment
 
 
 def _signal_name(number: int) -> str:

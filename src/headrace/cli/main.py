@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("headrace.cli.predict", "Send data to a served model and print what it answers."),
     "models": ("headrace.cli.models", "Keep versions of models: push, list, alias, verify, pull."),
     "environments": ("headrace.cli.environments", "Look at environments of versions and remove them."),
+    "keys": ("headrace.cli.keys", "Make, rotate and revoke API keys."),
     "events": ("headrace.cli.events", "Show who changed what in the registry, when and why."),
     "plan": ("headrace.cli.endpoints:plan_app", "Show what applying a settings file would change."),
     "apply": ("headrace.cli.endpoints:apply_app", "Make what runs what a settings file says."),

@@ -61,6 +61,12 @@ def predict(
         bool, typer.Option("--stream", help="Print responses of a streaming model as they come.")
     ] = False,
     url: Annotated[str, typer.Option("--url", envvar="HEADRACE_URL", help="The server.")] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key", envvar="HEADRACE_API_KEY", metavar="KEY", help="API key; others on this machine see flags."
+        ),
+    ] = None,
     timeout: Annotated[str, typer.Option("--timeout", metavar="TIME", help="For each request: 30, 500ms, 2m.")] = "60s",
     output: Annotated[
         str | None,
@@ -87,7 +93,7 @@ def predict(
         if sum(given is not None for given in (source, data, inputs or None)) > 1:
             raise errors.BadSettings("give one of FILE, --data and --input")
         verify: bool | str = str(cacert) if cacert is not None else not insecure
-        with Client(url, timeout=_seconds(timeout), verify=verify) as client:
+        with Client(url, api_key=key, timeout=_seconds(timeout), verify=verify) as client:
             metadata = client.metadata(model, version)
             wanted = prediction_inputs.parse_pairs(parameters or [], _NO_INPUTS)
             with _chunks(source, data, inputs, form, metadata, rows, url) as chunks:

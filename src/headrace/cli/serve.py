@@ -12,14 +12,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from headrace.app import exposure
+from headrace.app.exposure import bootstrap_command
 from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.settings import ServeSettings
 from headrace.app.settings_layers import load_settings, nothing_to_serve
-from headrace.app.state_directory import environments_folder
-from headrace.app.state_location import is_named, locate
+from headrace.app.state_location import is_named, locate_for_server
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
+from headrace.core import errors
 
 EXAMPLES = """\
 Examples:
@@ -31,7 +33,7 @@ Examples:
   headrace serve fraud@champion churn@7
   headrace serve fraud@champion --state /srv/headrace     (kept there)
   headrace serve --state /srv/headrace                    (restores what was running)
-  headrace serve --config production.yaml --port 80 --host 0.0.0.0 --no-auth
+  headrace serve --config production.yaml --port 80 --host 0.0.0.0
 
 Settings: flags win over the environment (HEADRACE_PORT, HEADRACE_REPLICAS, HEADRACE_BATCHING__MAX_BATCH_SIZE),
 which wins over headrace.yaml. docs/settings.md lists them all. TIME: 30, 500ms, 2m. SIZE: 64MiB, 1GB.
@@ -61,8 +63,8 @@ def serve(
         typer.Option(
             "--state",
             metavar="DIR",
-            help="State directory: what is served is kept there, beside registry and environments, and restored when"
-            " nothing is named. Default: $HEADRACE_STATE; else ~/.headrace for restoring and for MODEL@VERSION only.",
+            help="State directory: what is served is kept there, beside registry, keys and environments, and restored"
+            " when nothing is named. Default: $HEADRACE_STATE; else ~/.headrace for restoring, MODEL@VERSION and keys.",
         ),
     ] = None,
     database: Annotated[
@@ -87,9 +89,14 @@ def serve(
         settings = _with_state(settings, (state, database, artifacts), config)
         if any(map(is_reference, settings.models)):
             settings = _with_registered(settings, quiet=quiet or as_json)
-        if settings.environments_folder is None:
-            folder = environments_folder(None, state, os.environ)
+        if settings.environments_folder is None and settings.location is not None:
+            folder = settings.location.directory / "environments"
             settings = msgspec.structs.replace(settings, environments_folder=str(folder))
+        if for_parent is not None:
+            # A server for a notebook is its own process's: it goes by no state, and no keys, that others share.
+            settings = msgspec.structs.replace(settings, location=None)
+        if not settings.gateway.no_auth:
+            _check_exposure(settings, None if for_parent is not None else bootstrap_command(state, database))
         check_sources(settings.models)
         orphaned = threading.Event()
         if for_parent is not None:
@@ -109,11 +116,11 @@ def _with_state(
 ) -> ServeSettings:
     """Models that are named are served for as long as the command runs, unless a state is named as well; without
     models, what was running is restored from the state."""
-    location = locate(*place, os.environ)
+    location = locate_for_server(*place, os.environ)
     named = is_named(place[0], place[1], os.environ)
-    if not named and not settings.models and not (location.directory / "state.db").exists():
+    if not named and not settings.models and not (location is not None and location.exists):
         raise nothing_to_serve(config, Path())
-    if named or not settings.models:
+    if location is not None and (named or not settings.models):
         # Imported only when there is a state to keep: the rest needs no database.
         from headrace.app.owned_state import probe
 
@@ -126,9 +133,31 @@ def _with_registered(settings: ServeSettings, *, quiet: bool) -> ServeSettings:
     from headrace.app.registered_models import with_registered
     from headrace.cli.transfer_bar import transfer_bar
 
-    assert settings.location is not None
+    if settings.location is None:
+        raise errors.BadSettings("there is no home directory with a registry to look into; name one with --state")
     with transfer_bar("Fetching", quiet=quiet) as progress:
         return with_registered(settings, settings.location, progress)
+
+
+def _check_exposure(settings: ServeSettings, bootstrap: str | None) -> None:
+    """Others reach a port: there must be a key to ask for. ``bootstrap`` is the command that makes the first one; None
+    for servers that go by no state. Raises BadSettings."""
+    found = exposure.exposed(settings)
+    if found is None:
+        return
+    if bootstrap is None:
+        key, host = found
+        raise errors.BadSettings(
+            f"{key} {host!r} can be reached from other machines, and headrace.serve knows no keys; use 127.0.0.1 or the"
+            f" command headrace serve, or {exposure.PASSING_OVER}"
+        )
+    state = settings.location
+    if state is None:
+        raise exposure.without_keys(*found, "any state (name one with --state)", bootstrap)
+    from headrace.app.key_state import read_ring
+
+    if not read_ring(state).keys:
+        raise exposure.without_keys(*found, "the database" if state.database else str(state.directory), bootstrap)
 
 
 def _stop_with_parent(orphaned: threading.Event) -> None:

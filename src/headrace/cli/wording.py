@@ -153,12 +153,15 @@ def inputs(deployment: DeploymentRoute) -> str:
 def addresses(event: events.Serving) -> list[tuple[str, str]]:
     grpc = event.url.partition("://")[2]
     secure = " (TLS)" if event.url.startswith("https:") else ""
-    return [
+    found = [
         ("REST", event.url),
         ("gRPC", f"{grpc}{secure}"),
         ("metrics", f"{event.management_url}/metrics"),
         ("management", event.management_url),
     ]
+    if event.asks_for_keys:
+        found.append(("keys", "every request needs one: headrace keys create --help"))
+    return found
 
 
 def examples(event: events.Serving) -> list[str]:
@@ -177,6 +180,7 @@ def examples(event: events.Serving) -> list[str]:
                 batchable=signature.batchable,
                 columns=signature.columns,
                 streaming=signature.streaming,
+                key=event.asks_for_keys,
             )
         ]
         if signature.inputs and example_inputs(signature.inputs) is None:

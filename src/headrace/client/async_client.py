@@ -21,6 +21,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from headrace.client.credentials import with_key
 from headrace.client.endpoints import AsyncEndpoints
 from headrace.client.errors import error_from_response
 from headrace.client.inputs import Inputs, to_tensors
@@ -44,18 +45,19 @@ _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 class AsyncClient:
     """A client of one server; use it as ``async with`` or call ``close``. Safe to share between tasks of one loop.
 
+    ``api_key`` is sent as ``Authorization: Bearer`` to both ports; default: ``HEADRACE_API_KEY`` of the environment.
     ``timeout`` is in seconds, for a whole call with its retries; ``retries`` counts attempts after the first and
     covers refusals only (not ready, overloaded, cannot connect), never a request that may have run.
 
     ``models`` is the registry behind ``management_url`` (by default port 9000 of the same host): ``models.list()``,
     ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served. ``endpoints`` is what is served there,
-    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …. ``api_key`` is sent to both
-    ports; without it the management port gets that of ``HEADRACE_API_KEY``."""
+    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …."""
 
     def __init__(
         self,
         url: str = "http://127.0.0.1:8000",
         *,
+        api_key: str | None = None,
         timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
         retries: int = 3,
@@ -63,7 +65,6 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         management_url: str | None = None,
-        api_key: str | None = None,
     ) -> None:
         self.url = _check_url(url)
         tls = _tls(verify)
@@ -83,7 +84,7 @@ class AsyncClient:
         self._metadata: dict[tuple[str, str | None], ModelMetadata] = {}
         self._http = httpx.AsyncClient(
             base_url=self.url,
-            headers={"user-agent": f"headrace-client/{VERSION}", **_authorization(api_key), **(headers or {})},
+            headers={"user-agent": f"headrace-client/{VERSION}", **with_key(headers, api_key)},
             verify=tls,
             transport=transport,
             # A proxy of the environment has no business between a client and its own machine.
@@ -335,10 +336,6 @@ def _beside(url: str) -> str:
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}:{_MANAGEMENT_PORT}"
-
-
-def _authorization(api_key: str | None) -> dict[str, str]:
-    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
 
 
 def _tls(verify: bool | str) -> Any:

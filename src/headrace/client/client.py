@@ -42,23 +42,23 @@ class Client:
         self,
         url: str = "http://127.0.0.1:8000",
         *,
+        api_key: str | None = None,
         timeout: float = 60.0,
         headers: Mapping[str, str] | None = None,
         retries: int = 3,
         verify: bool | str = True,
         transport: httpx.AsyncBaseTransport | None = None,
         management_url: str | None = None,
-        api_key: str | None = None,
     ) -> None:
         self._async = AsyncClient(
             url,
+            api_key=api_key,
             timeout=timeout,
             headers=headers,
             retries=retries,
             verify=verify,
             transport=transport,
             management_url=management_url,
-            api_key=api_key,
         )
         self._loop = _LoopThread()
         self.models = Models(self._async.models, self._loop.run)

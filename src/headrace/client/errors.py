@@ -15,7 +15,7 @@ CODE_HEADER = "x-headrace-error"
 _BY_STATUS: dict[int, type[errors.HeadraceError]] = {
     400: errors.InvalidInput,
     401: errors.Unauthorized,
-    403: errors.Unauthorized,
+    403: errors.Forbidden,
     404: errors.UnknownModel,
     405: errors.MethodNotAllowed,
     413: errors.PayloadTooLarge,

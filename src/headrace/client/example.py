@@ -44,10 +44,22 @@ def example_body(inputs: Sequence[TensorSpec], *, batchable: bool, columns: bool
     return msgspec.json.encode({"instances": [row]})
 
 
-def curl(url: str, model: str, inputs: Sequence[TensorSpec], *, batchable: bool, columns: bool, streaming: bool) -> str:
-    """One shell command that sends an example, or, for large inputs, one that shows what the model takes."""
+def curl(
+    url: str,
+    model: str,
+    inputs: Sequence[TensorSpec],
+    *,
+    batchable: bool,
+    columns: bool,
+    streaming: bool,
+    key: bool = False,
+) -> str:
+    """One shell command that sends an example, or, for large inputs, one that shows what the model takes; ``key``: with
+    the API key of the shell's environment."""
     # The certificate of a first try is rarely one that curl knows.
     command = "curl -s -k" if url.startswith("https:") else "curl -s"
+    if key:
+        command += ' -H "Authorization: Bearer $HEADRACE_API_KEY"'
     name = quote(model, safe="/")
     if streaming:
         sample = example_inputs(inputs)

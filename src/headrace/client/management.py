@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import os
 import random
 import socket
 import time
@@ -16,13 +15,11 @@ from typing import Any
 import httpx
 import msgspec
 
+from headrace.client.credentials import with_key
 from headrace.client.errors import error_from_response
 from headrace.client.retry import RetryPolicy, delay_before_retry
 from headrace.core import errors
 from headrace.core.release import VERSION
-
-KEY_VARIABLE = "HEADRACE_API_KEY"
-"""Environment variable with the key that is sent when none is given."""
 
 _CONNECT_S = 10.0
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
@@ -160,10 +157,7 @@ class Management:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"user-agent": f"headrace-client/{VERSION}"}
-    key = api_key or os.environ.get(KEY_VARIABLE)
-    if key:
-        headers["authorization"] = f"Bearer {key}"
+    headers = with_key({"user-agent": f"headrace-client/{VERSION}"}, api_key)
     try:
         name = f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):

@@ -6,12 +6,14 @@
     │   │   ├── WrongDigest         uploaded bytes do not have the digest they were announced with
     │   │   └── KeyReused           an idempotency key came back with another request
     │   ├── UnknownModel            no such endpoint, version or path
+    │   ├── UnknownKey              no such API key in the state
     │   ├── UnknownArtifact         no stored file has this digest
     │   ├── NoRegistry              this server was started without a registry
     │   ├── MethodNotAllowed        the path exists, the verb does not
     │   ├── PayloadTooLarge         a limit on bytes was passed
     │   ├── Unsupported             a valid request for something this server does not do
     │   ├── Unauthorized            no acceptable credential
+    │   ├── Forbidden               the credential is good, but not for this
     │   ├── UntrustedArtifact       code-bearing artifact without --trust
     │   ├── BadSettings             a setting is unknown or has a wrong value
     │   ├── PreconditionRequired    a change that must say what it replaces does not
@@ -101,6 +103,12 @@ class UnknownModel(CallerError):
     code = "unknown_model"
 
 
+class UnknownKey(CallerError):
+    """There is no such API key."""
+
+    code = "unknown_key"
+
+
 class UnknownArtifact(CallerError):
     """No stored file has this digest."""
 
@@ -135,6 +143,12 @@ class Unauthorized(CallerError):
     """No acceptable credential was given."""
 
     code = "unauthorized"
+
+
+class Forbidden(CallerError):
+    """The key may not do this."""
+
+    code = "forbidden"
 
 
 class UntrustedArtifact(CallerError):

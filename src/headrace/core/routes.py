@@ -75,7 +75,7 @@ class EndpointRoute(msgspec.Struct, frozen=True):
         return tuple(name for name in wanted if name not in taking) if taking else ()
 
 
-class RouteTable(msgspec.Struct, frozen=True):
+class RouteTable(msgspec.Struct, frozen=True, tag=True):
     """The whole routing state. A gateway replaces its table only by one with a higher ``version`` of the
     same ``epoch`` or by any of a newer epoch (a restarted controller counts from 1 again)."""
 

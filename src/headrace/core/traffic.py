@@ -31,16 +31,18 @@ class SourceKind(StrEnum):
     """A header of HTTP, metadata of gRPC; names are case-insensitive."""
     BODY = "body"
     """A parameter of the request or else the first element of an input of that name."""
+    KEY = "key"
+    """The name of the API key that the request came with; rotating a key does not change it."""
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Where in a request a value stands: ``header:x-user-id``, ``body:country``."""
+    """Where in a request a value stands: ``header:x-user-id``, ``body:country``, ``key`` (without a name)."""
 
     kind: SourceKind
     name: str
 
     def __str__(self) -> str:
-        return f"{self.kind.value}:{self.name}"
+        return f"{self.kind.value}:{self.name}" if self.name else self.kind.value
 
 
 class Rule(msgspec.Struct, frozen=True):

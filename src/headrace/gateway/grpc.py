@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.core import errors, release
 from headrace.core.errors import HeadraceError
+from headrace.core.keys import ANYBODY, Principal
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.gateway import bodies, grpc_streams
@@ -39,6 +40,13 @@ SERVICE = "inference.GRPCInferenceService"
 _CONTENT_TYPE = (b"content-type", b"application/grpc")
 _ACCEPT = (b"grpc-accept-encoding", ",".join(grpc_frames.ENCODINGS).encode())
 _COMPRESS_FROM = 1024
+_OPEN = frozenset(
+    {
+        *(f"/{SERVICE}/ServerLive", f"/{SERVICE}/ServerReady"),
+        *(f"/grpc.health.v1.Health/{method}" for method in ("Check", "List", "Watch")),
+    }
+)
+"""What load balancers and orchestrators ask: answered without a key. It says nothing about any model."""
 
 
 class GrpcCodec:
@@ -56,7 +64,7 @@ class GrpcCodec:
 
 
 CODEC = GrpcCodec()
-Unary = Callable[[bytes], bytes | Awaitable[bytes]]
+Unary = Callable[[bytes, Principal], bytes | Awaitable[bytes]]
 Streaming = Callable[[AsyncIterator[bytes]], AsyncGenerator[bytes, None]]
 
 
@@ -69,10 +77,10 @@ class GrpcFront:
         inference = f"/{SERVICE}/"
         self._infer_path = f"{inference}ModelInfer"
         self._unary: dict[str, Unary] = {
-            f"{inference}ServerLive": lambda _: oip_grpc_documents.render_live(True),
-            f"{inference}ServerReady": lambda _: oip_grpc_documents.render_ready(self._state.ready()),
+            f"{inference}ServerLive": lambda _, __: oip_grpc_documents.render_live(True),
+            f"{inference}ServerReady": lambda _, __: oip_grpc_documents.render_ready(self._state.ready()),
             f"{inference}ModelReady": self._model_ready,
-            f"{inference}ServerMetadata": lambda _: oip_grpc_documents.render_server_metadata(release.VERSION),
+            f"{inference}ServerMetadata": lambda _, __: oip_grpc_documents.render_server_metadata(release.VERSION),
             f"{inference}ModelMetadata": self._model_metadata,
             f"{inference}ModelConfig": self._model_config,
             f"{inference}ModelStatistics": self._model_statistics,
@@ -93,13 +101,21 @@ class GrpcFront:
             await self._infer(headers, receive, send, started)
         elif path == f"/{SERVICE}/ModelStreamInfer":
             await grpc_streams.model_stream_infer(self._services, CODEC, headers, receive, send)
-        elif path in self._unary:
-            await self._answer(self._unary[path], headers, receive, send)
-        elif path in self._streaming:
-            await grpc_streams.run(self._services, self._streaming[path], headers, receive, send)
         else:
-            error = errors.Unsupported(f"method {path} is not served here; reflection lists what is")
+            await self._other(path, headers, receive, send)
+
+    async def _other(self, path: str, headers: Headers, receive: Receive, send: Send) -> None:
+        try:
+            caller = ANYBODY if path in _OPEN else self._services.guard.identify(headers)
+            if path not in self._unary and path not in self._streaming:
+                raise errors.Unsupported(f"method {path} is not served here; reflection lists what is")
+        except HeadraceError as error:
             await grpc_streams.send_error(send, error)
+            return
+        if path in self._unary:
+            await self._answer(self._unary[path], caller, headers, receive, send)
+        else:
+            await grpc_streams.run(self._services, self._streaming[path], headers, receive, send)
 
     # --- ModelInfer ---
 
@@ -110,9 +126,10 @@ class GrpcFront:
         failure: HeadraceError | None = None
         reply = b""
         try:
+            caller = services.guard.identify(headers)
             body = await read_message(services, headers, receive)
             message = oip_grpc.decode_infer(body)
-            exchange = self._begin(message, headers, started, request_id)
+            exchange = self._begin(message, caller, headers, started, request_id)
             exchange.bytes_in = len(body)
             if exchange.deployment.reads_body:
                 grpc_streams.choose_by_body(services, exchange, message, headers)
@@ -144,12 +161,15 @@ class GrpcFront:
                 exchange.bytes_out = len(reply)
             services.records.ended(exchange, CODEC.NAME, failure, request_id, started)
 
-    def _begin(self, message: Any, headers: Headers, started: float, request_id: str) -> Exchange:
-        deployment = self._services.router.find(message.model_name, message.model_version, headers)
+    def _begin(self, message: Any, caller: Principal, headers: Headers, started: float, request_id: str) -> Exchange:
+        name = message.model_name
+        caller.check_predict(name)
+        deployment = self._services.router.find(name, message.model_version, headers, caller=caller.name)
         _check_unary(deployment)
         given = headers.get(b"grpc-timeout")
         timeout = deployment.route.timeout_s if given is None else grpc_status.parse_timeout(given)
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
+        exchange.caller = caller.name
         exchange.explicit_deadline = given is not None
         if deployment.fallback:
             exchange.pinned = fallback.pinned(message.model_version, headers)
@@ -179,11 +199,11 @@ class GrpcFront:
 
     # --- other unary methods ---
 
-    async def _answer(self, method: Unary, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _answer(self, method: Unary, caller: Principal, headers: Headers, receive: Receive, send: Send) -> None:
         services = self._services
         request_id = services.ids.request_id(headers.get(b"x-request-id"), headers.get(b"traceparent"))
         try:
-            answer = method(await read_message(services, headers, receive))
+            answer = method(await read_message(services, headers, receive), caller)
             message = answer if isinstance(answer, bytes) else await answer
         except HeadraceError as error:
             await grpc_streams.send_error(send, error, request_id)
@@ -194,30 +214,37 @@ class GrpcFront:
             return
         await self._send_reply(send, message, headers, request_id)
 
-    def _model_ready(self, body: bytes) -> bytes:
-        return oip_grpc_documents.render_model_ready(self._state.model_ready(*oip_grpc_documents.decode_model(body)))
-
-    def _model_metadata(self, body: bytes) -> bytes:
+    def _model_ready(self, body: bytes, caller: Principal) -> bytes:
         name, version = oip_grpc_documents.decode_model(body)
+        caller.check_sees(name)
+        return oip_grpc_documents.render_model_ready(self._state.model_ready(name, version))
+
+    def _model_metadata(self, body: bytes, caller: Principal) -> bytes:
+        name, version = oip_grpc_documents.decode_model(body)
+        caller.check_sees(name)
         deployment = self._services.router.describing(name, version)
         return oip_grpc_documents.render_model_metadata(
             name, self._state.versions(name), deployment.route.platform, deployment.signature
         )
 
-    def _model_config(self, body: bytes) -> bytes:
+    def _model_config(self, body: bytes, caller: Principal) -> bytes:
         name, version = oip_grpc_documents.decode_model(body)
+        caller.check_sees(name)
         deployment = self._services.router.describing(name, version)
         route = deployment.route
         return oip_grpc_documents.render_model_config(
             name, route.platform, deployment.signature, route.batching.max_batch_size
         )
 
-    def _repository_index(self, body: bytes) -> bytes:
-        entries = self._state.index(only_ready=oip_grpc_documents.decode_index(body))
+    def _repository_index(self, body: bytes, caller: Principal) -> bytes:
+        entries = self._state.index(caller, only_ready=oip_grpc_documents.decode_index(body))
         return oip_grpc_documents.render_index(entries)
 
-    async def _model_statistics(self, body: bytes) -> bytes:
-        document = await self._state.statistics(*oip_grpc_documents.decode_model(body))
+    async def _model_statistics(self, body: bytes, caller: Principal) -> bytes:
+        name, version = oip_grpc_documents.decode_model(body)
+        if name:
+            caller.check_sees(name)
+        document = await self._state.statistics(caller, name, version)
         return oip_grpc_documents.render_statistics(
             msgspec.convert(document["model_stats"], list[oip_documents.ModelStatistics])
         )
@@ -229,14 +256,14 @@ class GrpcFront:
             return health.Serving.SERVING if self._state.ready() else health.Serving.NOT_SERVING
         return health.Serving.SERVICE_UNKNOWN
 
-    def _check(self, body: bytes) -> bytes:
+    def _check(self, body: bytes, _caller: Principal) -> bytes:
         service = health.decode_check(body)
         status = self._serving(service)
         if status is health.Serving.SERVICE_UNKNOWN:
             raise errors.UnknownModel(f"unknown service {service!r}")
         return health.render_check(status)
 
-    def _list_health(self, body: bytes) -> bytes:
+    def _list_health(self, body: bytes, _caller: Principal) -> bytes:
         return health.render_list({name: self._serving(name) for name in ("", SERVICE)})
 
     async def _watch(self, messages: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

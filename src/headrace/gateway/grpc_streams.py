@@ -37,7 +37,8 @@ def choose_by_body(services: Services, exchange: Exchange, message: Any, headers
     """The traffic policy reads the body: the deployment that decoded it may not be the one that answers."""
     find = services.router.find
     agrees = chain.choose_by_body(
-        exchange, lambda request: find(message.model_name, message.model_version, headers, request)
+        exchange,
+        lambda request: find(message.model_name, message.model_version, headers, request, exchange.caller),
     )
     if not agrees:
         exchange.body = message
@@ -160,6 +161,7 @@ class _InferStream:
     """The requests in progress on one ModelStreamInfer call."""
 
     def __init__(self, services: Services, codec: Codec, headers: Headers, send: Send) -> None:
+        services.guard.identify(headers)
         self._services = services
         self._codec = codec
         self._headers = headers
@@ -237,9 +239,14 @@ class _InferStream:
             self._services.records.ended(exchange, _PROTOCOL, failure, request_id, started)
 
     def _exchange(self, message: Any, started: float, request_id: str) -> Exchange:
-        deployment = self._services.router.find(message.model_name, message.model_version, self._headers)
+        # Of every request again: a stream may outlive its key.
+        caller = self._services.guard.identify(self._headers)
+        name = message.model_name
+        caller.check_predict(name)
+        deployment = self._services.router.find(name, message.model_version, self._headers, caller=caller.name)
         deadline = self._deadline or started + deployment.route.timeout_s
         exchange = Exchange(deployment, self._codec, _PROTOCOL, started, deadline, request_id)
+        exchange.caller = caller.name
         exchange.explicit_deadline = self._deadline is not None
         if deployment.fallback:
             exchange.pinned = fallback.pinned(message.model_version, self._headers)

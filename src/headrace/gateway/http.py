@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from headrace.core import errors
 from headrace.core.errors import HeadraceError
+from headrace.core.keys import ANYBODY
 from headrace.gateway import bodies, streaming
 from headrace.gateway.bodies import Headers, Message, Pieces, Receive, Send
 from headrace.gateway.codecs import REST_CODECS
@@ -22,7 +23,7 @@ from headrace.gateway.services import Services
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
 from headrace.pipeline.deployment import Deployment
-from headrace.protocols import compression, http_status, paths
+from headrace.protocols import compression, credentials, http_status, paths
 from headrace.protocols.paths import Match, Operation
 from headrace.protocols.protocol import Reply, RestCodec
 
@@ -36,6 +37,8 @@ _INFERENCE = {
     Operation.GENERATE: "generate",
     Operation.GENERATE_STREAM: "generate",
 }
+_OPEN = frozenset({Operation.ROOT, Operation.PING, Operation.HEALTH, Operation.SERVER_LIVE, Operation.SERVER_READY})
+"""What load balancers and orchestrators ask: answered without a key. It says nothing about any model."""
 
 
 class Dialect(NamedTuple):
@@ -66,7 +69,10 @@ class InferenceApp:
             await _not_http(scope, receive, send)
             return
         started = monotonic()
-        headers: Headers = dict(scope["headers"])
+        pairs = scope["headers"]
+        headers: Headers = dict(pairs)
+        if len(headers) != len(pairs):
+            credentials.join_repeated(headers, pairs)
         if self._services.draining:
             send = self._last_answer(scope, send)
         content_type = headers.get(b"content-type")
@@ -167,12 +173,15 @@ class InferenceApp:
             self._finish(codec.NAME, exchange, failure, request_id, started, size)
 
     def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
-        """The head stage: endpoint, readiness, size, deadline; the body is still unread."""
+        """The head stage: who asks, endpoint, readiness, size, deadline; the body is still unread."""
         services = self._services
-        deployment = services.router.find(match.model, match.version, headers)
+        caller = services.guard.identify(headers)
+        caller.check_predict(match.model)
+        deployment = services.router.find(match.model, match.version, headers, caller=caller.name)
         given = headers.get(b"x-request-timeout-ms")
         timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
         exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
+        exchange.caller = caller.name
         if given is not None:
             exchange.explicit_deadline = True
         if deployment.fallback:
@@ -187,7 +196,8 @@ class InferenceApp:
         """The traffic policy reads the body: the deployment that decoded it may not be the one that answers."""
         find = self._services.router.find
         agrees = chain.choose_by_body(
-            exchange, lambda request: find(match.model, match.version, headers, request=request)
+            exchange,
+            lambda request: find(match.model, match.version, headers, request=request, caller=exchange.caller),
         )
         if not agrees:
             await self._take_body(exchange, dialect.name, headers, body)
@@ -272,12 +282,14 @@ class InferenceApp:
         match = None if resolved is None else resolved.path
         request_id = services.ids.request_id(headers.get(b"x-request-id"), headers.get(b"traceparent"))
         try:
+            is_open = match is not None and match.operation in _OPEN
+            caller = ANYBODY if is_open else services.guard.identify(headers)
             if match is None:
                 raise errors.UnknownModel(f"there is nothing at {method} {scope['path']}; see /v2 and /v1/models")
             if method not in match.methods:
                 raise errors.MethodNotAllowed(f"{scope['path']} accepts {' and '.join(match.methods)}, not {method}")
             body = await bodies.read(services, receive, headers) if method == "POST" else b""
-            reply = await self._rest.answer(match, body)
+            reply = await self._rest.answer(match, body, caller)
         except HeadraceError as error:
             methods = match.methods if match is not None and isinstance(error, errors.MethodNotAllowed) else ()
             reply = http_status.error_reply(error, methods)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from headrace.core import errors, release
+from headrace.core.keys import Principal
 from headrace.core.routes import DeploymentRoute
 from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
@@ -19,7 +20,7 @@ class RestOperations:
     def __init__(self, services: Services) -> None:
         self._state = ServerState(services)
         self._services = services
-        self._operations: dict[Operation, Callable[[Match, bytes], Reply | Awaitable[Reply]]] = {
+        self._operations: dict[Operation, Callable[[Match, bytes, Principal], Reply | Awaitable[Reply]]] = {
             Operation.ROOT: self._alive,
             Operation.PING: self._ping,
             Operation.HEALTH: self._health,
@@ -37,68 +38,70 @@ class RestOperations:
             Operation.V1_MODEL: self._v1_model,
         }
 
-    async def answer(self, match: Match, body: bytes) -> Reply:
-        """Raises core errors."""
+    async def answer(self, match: Match, body: bytes, caller: Principal) -> Reply:
+        """``caller`` reads of the endpoints that its key is for. Raises core errors."""
+        if match.model:
+            caller.check_sees(match.model)
         operation = self._operations.get(match.operation)
         if operation is None:
             raise errors.Bug(f"no handler for {match.operation}")
-        reply = operation(match, body)
+        reply = operation(match, body, caller)
         return reply if isinstance(reply, Reply) else await reply
 
     # --- health ---
 
-    def _alive(self, match: Match, body: bytes) -> Reply:
+    def _alive(self, match: Match, body: bytes, caller: Principal) -> Reply:
         return http_status.json_reply({"status": "alive"})
 
-    def _ping(self, match: Match, body: bytes) -> Reply:
+    def _ping(self, match: Match, body: bytes, caller: Principal) -> Reply:
         ready = self._state.ready()
         return http_status.json_reply({"status": "Healthy" if ready else "Unhealthy"}, 200 if ready else 503)
 
-    def _health(self, match: Match, body: bytes) -> Reply:
+    def _health(self, match: Match, body: bytes, caller: Principal) -> Reply:
         ready = self._state.ready()
         return http_status.json_reply({"status": "ok" if ready else "not ready"}, 200 if ready else 503)
 
-    def _live(self, match: Match, body: bytes) -> Reply:
+    def _live(self, match: Match, body: bytes, caller: Principal) -> Reply:
         return http_status.json_reply(oip_documents.health(True, self._state.ready()))
 
-    def _server_ready(self, match: Match, body: bytes) -> Reply:
+    def _server_ready(self, match: Match, body: bytes, caller: Principal) -> Reply:
         ready = self._state.ready()
         return http_status.json_reply(oip_documents.health(True, ready), 200 if ready else 503)
 
-    def _model_ready(self, match: Match, body: bytes) -> Reply:
+    def _model_ready(self, match: Match, body: bytes, caller: Principal) -> Reply:
         ready = self._state.model_ready(match.model, match.version)
         return http_status.json_reply(oip_documents.model_ready(match.model, ready), 200 if ready else 503)
 
     # --- what there is ---
 
-    def _server_metadata(self, match: Match, body: bytes) -> Reply:
+    def _server_metadata(self, match: Match, body: bytes, caller: Principal) -> Reply:
         return http_status.json_reply(oip_documents.server_metadata(release.VERSION))
 
-    def _model_list(self, match: Match, body: bytes) -> Reply:
-        return http_status.json_reply(oip_documents.model_list(sorted(self._services.router.endpoints)))
+    def _model_list(self, match: Match, body: bytes, caller: Principal) -> Reply:
+        return http_status.json_reply(oip_documents.model_list(self._state.names(caller)))
 
-    def _model_metadata(self, match: Match, body: bytes) -> Reply:
+    def _model_metadata(self, match: Match, body: bytes, caller: Principal) -> Reply:
         deployment = self._services.router.describing(match.model, match.version)
         versions = self._state.versions(match.model)
         return http_status.json_reply(
             oip_documents.model_metadata(match.model, versions, deployment.route.platform, deployment.signature)
         )
 
-    def _model_config(self, match: Match, body: bytes) -> Reply:
+    def _model_config(self, match: Match, body: bytes, caller: Principal) -> Reply:
         deployment = self._services.router.describing(match.model, match.version)
         route: DeploymentRoute = deployment.route
         return http_status.json_reply(
             oip_documents.model_config(match.model, route.platform, deployment.signature, route.batching.max_batch_size)
         )
 
-    def _repository_index(self, match: Match, body: bytes) -> Reply:
-        entries = self._state.index(only_ready=oip_documents.parse_index(body))
+    def _repository_index(self, match: Match, body: bytes, caller: Principal) -> Reply:
+        entries = self._state.index(caller, only_ready=oip_documents.parse_index(body))
         return http_status.json_reply(oip_documents.repository_index(entries))
 
-    def _v1_list(self, match: Match, body: bytes) -> Reply:
-        return http_status.json_reply(kserve_v1.render_list(sorted(self._services.router.endpoints)))
+    def _v1_list(self, match: Match, body: bytes, caller: Principal) -> Reply:
+        return http_status.json_reply(kserve_v1.render_list(self._state.names(caller)))
 
-    def _v1_model(self, match: Match, body: bytes) -> Reply:
+    def _v1_model(self, match: Match, body: bytes, caller: Principal) -> Reply:
         deployment = self._services.router.describing(match.model, match.version)
         if not deployment.ready:
             raise errors.NotReady(deployment.route.reason or f"model {match.model!r} is not ready")
@@ -108,8 +111,8 @@ class RestOperations:
 
     # --- statistics ---
 
-    async def _all_statistics(self, match: Match, body: bytes) -> Reply:
-        return http_status.json_reply(await self._state.statistics())
+    async def _all_statistics(self, match: Match, body: bytes, caller: Principal) -> Reply:
+        return http_status.json_reply(await self._state.statistics(caller))
 
-    async def _model_statistics(self, match: Match, body: bytes) -> Reply:
-        return http_status.json_reply(await self._state.statistics(match.model, match.version))
+    async def _model_statistics(self, match: Match, body: bytes, caller: Principal) -> Reply:
+        return http_status.json_reply(await self._state.statistics(caller, match.model, match.version))

@@ -9,6 +9,7 @@ from pathlib import Path
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
 from headrace.gateway.settings import GatewaySettings
+from headrace.pipeline.auth import Guard
 from headrace.pipeline.router import Router
 from headrace.telemetry.logging import Log
 from headrace.telemetry.tracing import RequestIds
@@ -24,6 +25,7 @@ class Services:
     offload: Offload
     metrics_directory: Path
     log: Log
+    guard: Guard = field(default_factory=Guard)
     ids: RequestIds = field(default_factory=RequestIds)
     draining: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.core.keys import Signatures
+
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
@@ -31,4 +33,6 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offload_bytes: int = 256 << 10
     """JSON bodies larger than this are decoded outside the event loop."""
     no_auth: bool = False
-    """Allow a host that is not loopback without keys."""
+    """Ask for no keys at all, also on a host that is not loopback."""
+    sigv4: Signatures = Signatures.REFUSE
+    """What to do with requests that AWS clients have signed."""

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 from headrace.core import errors
+from headrace.core.keys import Principal
 from headrace.gateway.services import Services
 from headrace.pipeline.deployment import Deployment
 from headrace.protocols.kserve_v1 import VersionStatus
@@ -45,12 +46,16 @@ class ServerState:
         taking = {d.route.version for d in endpoint.choices}
         return sorted(endpoint.deployments, key=lambda v: (v in taking, _natural(v)))
 
-    def models(self) -> list[tuple[str, str]]:
-        """(endpoint, version) of every deployment."""
+    def names(self, caller: Principal) -> list[str]:
+        """The endpoints that the caller may know of."""
+        return [name for name in sorted(self._services.router.endpoints) if caller.sees(name)]
+
+    def models(self, caller: Principal) -> list[tuple[str, str]]:
+        """(endpoint, version) of every deployment that the caller may know of."""
         return [
             (name, version)
-            for name, endpoint in sorted(self._services.router.endpoints.items())
-            for version in sorted(endpoint.deployments, key=_natural)
+            for name in self.names(caller)
+            for version in sorted(self._services.router.endpoints[name].deployments, key=_natural)
         ]
 
     def version_states(self, name: str) -> list[VersionStatus]:
@@ -61,23 +66,23 @@ class ServerState:
             for version, d in endpoint.deployments.items()
         ]
 
-    def index(self, *, only_ready: bool) -> list[IndexEntry]:
+    def index(self, caller: Principal, *, only_ready: bool) -> list[IndexEntry]:
         """The repository index."""
         entries = []
-        for name, version in self.models():
+        for name, version in self.models(caller):
             deployment = self._services.router.endpoints[name].deployments[version]
             state, reason = _index_state(deployment)
             if not only_ready or state == "READY":
                 entries.append(IndexEntry(name, version, state, reason))
         return entries
 
-    async def statistics(self, name: str = "", version: str = "") -> dict[str, Any]:
-        """The document of ``telemetry.statistics`` for these models; empty means all. Raises UnknownModel or
-        NotReady."""
+    async def statistics(self, caller: Principal, name: str = "", version: str = "") -> dict[str, Any]:
+        """The document of ``telemetry.statistics`` for these models; empty means all that the caller may know of.
+        Raises UnknownModel or NotReady."""
         services = self._services
         if name:
             services.router.describing(name, version)
-        models = [m for m in self.models() if name in ("", m[0]) and version in ("", m[1])]
+        models = [m for m in self.models(caller) if name in ("", m[0]) and version in ("", m[1])]
         services.records.flush()
         return await asyncio.to_thread(statistics.render, services.metrics_directory, models)
 

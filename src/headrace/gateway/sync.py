@@ -1,4 +1,4 @@
-"""Follows the controller: takes route tables, connects to replicas, sends load reports.
+"""Follows the controller: takes route tables and keys, connects to replicas, sends load reports.
 
 When the controller is gone the last table stays in force and this keeps trying to reach the next controller.
 """
@@ -14,6 +14,7 @@ import msgspec
 from headrace.core import errors
 from headrace.core.calls import Batch
 from headrace.core.envelope import Splitter, wrap
+from headrace.core.keys import KeySet
 from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import ReplicaRoute, RouteTable
@@ -26,7 +27,7 @@ _REPORT_EVERY_S = 0.5
 _CONNECT_TIMEOUT_S = 5.0
 _RECONNECT_S = (0.02, 0.1, 0.25, 0.5)
 
-_decode_table = msgspec.msgpack.Decoder(RouteTable).decode
+_decode = msgspec.msgpack.Decoder(RouteTable | KeySet).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -71,10 +72,12 @@ class RouteFollower:
             if not data:
                 return
             for message in splitter.feed(data):
-                self._apply(_decode_table(message))
+                self._apply(_decode(message))
 
-    def _apply(self, table: RouteTable) -> None:
-        if self._services.router.apply(table):
+    def _apply(self, table: RouteTable | KeySet) -> None:
+        if isinstance(table, KeySet):
+            self._services.guard.follow(table)
+        elif self._services.router.apply(table):
             self._follow_replicas(table)
             self._report_now.set()
 

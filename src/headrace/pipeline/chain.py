@@ -1,6 +1,6 @@
 """THE list: what happens to a unary inference request, in order.
 
-    head      request id, endpoint, size, shedding: from headers only, body unread     (gateway reads the body next)
+    head      request id, key, endpoint, size, shedding: from headers only, body unread    (gateway reads the body next)
     decode    bytes → InferenceRequest; where the traffic policy reads the body, the deployment is chosen here
     bind      names, dtypes and shapes against the signature; rows, bytes, batch key
     admit     bounds, predicted wait, deadline
@@ -48,6 +48,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "call",
+        "caller",
         "codec",
         "deadline",
         "decoded",
@@ -81,6 +82,8 @@ class Exchange:
         """The request names its version or deployment: nothing else may answer."""
         self.fallback = ""
         self.request_id = request_id
+        self.caller = ""
+        """Name of the key that the request came with; empty without one."""
         self.body: Any = b""
         self.json_size: int | None = None
         self.body_read = 0.0

@@ -83,10 +83,15 @@ class Router:
         self._leaving: list[Deployment] = []
 
     def find(
-        self, name: str, version: str, headers: Headers = _NO_HEADERS, request: InferenceRequest | None = None
+        self,
+        name: str,
+        version: str,
+        headers: Headers = _NO_HEADERS,
+        request: InferenceRequest | None = None,
+        caller: str = "",
     ) -> Deployment:
         """The deployment that serves this request; ``version`` bypasses the split. One that ``reads_body`` is found
-        again with the decoded request. Raises UnknownModel, InvalidInput or NotReady."""
+        again with the decoded request. ``caller`` names its key. Raises UnknownModel, InvalidInput or NotReady."""
         endpoint = self.endpoints.get(name)
         if endpoint is None:
             raise self._unknown(name)
@@ -100,7 +105,7 @@ class Router:
             return only
         if endpoint.paused:
             raise endpoint.refusal()
-        return endpoint.split.choose(headers, request, self._draw)
+        return endpoint.split.choose(headers, request, self._draw, caller)
 
     def describing(self, name: str, version: str) -> Deployment:
         """The deployment whose metadata stand for the endpoint's: of several the one with the greatest share, always

@@ -36,7 +36,9 @@ class Split:
         self._sticky = StickyChooser(route.name, {d.route.name: w for d, w in self._choices if d.route.name})
         self.reads_body = self._policy.reads_body
 
-    def choose(self, headers: Headers, request: InferenceRequest | None, draw: Callable[[], float]) -> Deployment:
+    def choose(
+        self, headers: Headers, request: InferenceRequest | None, draw: Callable[[], float], caller: str = ""
+    ) -> Deployment:
         """The deployment for a request. Where the policy reads the body and there is no ``request`` yet, one whose
         signature serves to decode it. Raises InvalidInput, UnknownModel or NotReady."""
         for header in OVERRIDE_HEADERS:
@@ -47,10 +49,10 @@ class Split:
             return next((d for d, _ in self._choices if d.route.signature is not None), self._choices[0][0])
         for rule, deployment in self._rules:
             # A rule does not send requests into a deployment that is down while others can answer.
-            if rule.fits(_read(rule.source, headers, request)) and deployment.route.ready:
+            if rule.fits(_read(rule.source, headers, request, caller)) and deployment.route.ready:
                 return deployment
         sticky = self._policy.sticky
-        key = None if sticky is None else _read(sticky, headers, request)
+        key = None if sticky is None else _read(sticky, headers, request, caller)
         chosen = "" if key is None else self._sticky.choose(key.encode("utf-8", "surrogatepass"))
         return self._named[chosen] if chosen else self._drawn(draw)
 
@@ -93,8 +95,10 @@ def not_allowed(endpoint: str, header: str, allowed: tuple[str, ...]) -> str:
     )
 
 
-def _read(source: Source, headers: Headers, request: InferenceRequest | None) -> str | None:
+def _read(source: Source, headers: Headers, request: InferenceRequest | None, caller: str) -> str | None:
     if source.kind is SourceKind.HEADER:
         value = headers.get(source.name.encode())
         return None if value is None else value.decode("latin-1")
+    if source.kind is SourceKind.KEY:
+        return caller or None
     return None if request is None else body_value(request, source.name)

@@ -11,6 +11,7 @@ from headrace.store.answers import Answers
 from headrace.store.database import Database
 from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
+from headrace.store.keys import Keys
 from headrace.store.models import Models
 from headrace.store.trust import Trust
 
@@ -22,6 +23,7 @@ class Transaction:
         self.models = Models(connection)
         self.trust = Trust(connection)
         self.events = Events(connection)
+        self.keys = Keys(connection)
         self.endpoints = Endpoints(connection)
         self.answers = Answers(connection)
 

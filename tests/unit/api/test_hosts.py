@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from headrace.api.app import create_app
-from headrace.api.hosts import HostCheck, host_name
+from headrace.api.hosts import HostCheck, host_name, is_own_origin
 
 
 async def nothing(*_: object) -> None:
@@ -62,6 +62,43 @@ def test_keeps_out(get: Any, host: str) -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_health_is_open_to_any_name(get: Any, path: str) -> None:
     assert get(path, host="lb.internal").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "own"),
+    [
+        ("http://localhost:9000", "localhost:9000", True),
+        ("http://LOCALHOST:9000", "localhost:9000", True),
+        ("https://models.example", "models.example:443", True),
+        ("https://models.example:443", "models.example:443", True),
+        ("http://[::1]:9000", "[::1]:9000", True),
+        ("http://localhost", "localhost", True),
+        ("http://localhost:3000", "localhost:9000", False),
+        ("http://127.0.0.1:9000", "localhost:9000", False),
+        ("http://evil.example", "localhost:9000", False),
+        ("http://evil.example:9000", "localhost:9000", False),
+        ("http://localhost:9000.evil.example", "localhost:9000", False),
+        ("null", "localhost:9000", False),
+        ("", "localhost:9000", False),
+        ("file://", "localhost:9000", False),
+        ("http://", "", False),
+        ("chrome-extension://localhost:9000", "localhost:9000", False),
+        ("http://[::1", "[::1", False),
+    ],
+)
+def test_origins(get: Any, origin: str, host: str, own: bool) -> None:
+    assert is_own_origin(origin, host) is own
+    if not HostCheck(nothing, ["models.example"]).allows(host):
+        return
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = get("/api/v1/endpoints", method, host=host, origin=origin)
+        assert (answer.status_code == 403) == (not own), answer.text
+        assert "access-control-allow-origin" not in answer.headers
+    if not own:
+        problem = get("/metrics", host=host, origin=origin).json()
+        assert problem["code"] == "cross_origin"
+        assert repr(origin) in problem["detail"]
+        assert get("/healthz", host=host, origin=origin).status_code == 200
 
 
 def test_wildcards() -> None:

@@ -20,6 +20,8 @@ from headrace.core import errors
         (errors.MethodNotAllowed(), 405),
         (errors.PayloadTooLarge(), 413),
         (errors.Unauthorized(), 401),
+        (errors.Forbidden(), 403),
+        (errors.UnknownKey(), 404),
         (errors.Unsupported(), 501),
         (errors.QuotaExceeded(), 429),
         (errors.Overloaded(), 503),

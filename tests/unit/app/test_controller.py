@@ -22,12 +22,14 @@ from headrace.core import errors
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.envelope import Splitter
 from headrace.core.environments import EnvironmentSpec
+from headrace.core.keys import KeySet, Scope
 from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.models import Artifact, Format, LoadedModel
 from headrace.core.replicas import ReplicaState
 from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from tests.fakes import ROWS
+from tests.issued import key, key_set
 
 MODEL = LoadedModel("onnx_onnxv1", ROWS)
 TRACE = "Traceback: it broke"
@@ -607,3 +609,40 @@ def test_other_packages_are_another_version_unless_it_could_not_be_served(make: 
     asyncio.run(world.controller._deploy_change(change("m", "1", None)))
     world.reconcile()
     assert world.controller.deployments_in(other.key) == ("m@1",)
+
+
+class Recorder(Link):
+    """A gateway that keeps what it is pushed."""
+
+    def __init__(self, pushed: list[bytes]) -> None:
+        super().__init__(0)
+        self.push = pushed.append  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("gateway", "stored", "required"),
+    [
+        (GatewaySettings(), key_set(required=False), False),
+        (GatewaySettings(), key_set(key("ci", Scope.ADMIN)), True),
+        (GatewaySettings(host="0.0.0.0"), key_set(required=False), True),
+        (GatewaySettings(host="0.0.0.0", no_auth=True), key_set(required=False), False),
+        (GatewaySettings(no_auth=True), key_set(key("ci", Scope.ADMIN)), False),
+    ],
+)
+def test_when_keys_are_asked_for(tmp_path: Path, gateway: GatewaySettings, stored: KeySet, required: bool) -> None:
+    (tmp_path / "metrics").mkdir()
+    settings = ServeSettings(models=(), gateway=gateway)
+    controller = Controller(roles.ControllerRole(settings, str(tmp_path), -1, -1, "http://i", "http://m", 0.0))
+    pushed: list[bytes] = []
+    controller._gateways.joined(Recorder(pushed))  # type: ignore[arg-type]
+    with pytest.raises(errors.NotReady):
+        controller._guard.identify({})
+    controller._take_keys(stored)
+    if required:
+        with pytest.raises(errors.Unauthorized):
+            controller._guard.identify({})
+    else:
+        controller._guard.identify({})
+    (message,) = pushed
+    (body,) = Splitter().feed(message)
+    assert msgspec.msgpack.decode(body, type=KeySet) == msgspec.structs.replace(stored, required=required)

@@ -10,9 +10,11 @@ import msgspec
 
 from headrace.app.gateway_link import GatewayServer
 from headrace.core.envelope import Splitter, wrap
+from headrace.core.keys import KeySet
 from headrace.core.load import LoadReport
 from headrace.core.routes import RouteTable
 from tests.fakes import deployment_route, route_table, until
+from tests.issued import key_set
 
 
 def report(gateway: int, version: int = 0) -> bytes:
@@ -25,14 +27,19 @@ class Gateway:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
         self._splitter = Splitter()
-        self._tables: list[RouteTable] = []
+        self._heard: list[RouteTable | KeySet] = []
 
-    async def table(self) -> RouteTable:
-        while not self._tables:
+    async def message(self) -> RouteTable | KeySet:
+        while not self._heard:
             data = await asyncio.wait_for(self.reader.read(1 << 16), 5.0)
             assert data
-            self._tables += [msgspec.msgpack.decode(m, type=RouteTable) for m in self._splitter.feed(data)]
-        return self._tables.pop(0)
+            self._heard += [msgspec.msgpack.decode(m, type=RouteTable | KeySet) for m in self._splitter.feed(data)]
+        return self._heard.pop(0)
+
+    async def table(self) -> RouteTable:
+        found = await self.message()
+        assert isinstance(found, RouteTable)
+        return found
 
 
 def run(tmp_path: Path, test: Callable[[GatewayServer, list[LoadReport], Path], Awaitable[None]]) -> None:
@@ -66,6 +73,21 @@ def test_tables_come_at_once_and_when_they_change(tmp_path: Path) -> None:
         assert [(await g.table()).version for g in (early, late)] == [2, 2]
         for gateway in (early, late):
             gateway.writer.close()
+        await until(lambda: not server._links)
+
+    run(tmp_path, test)
+
+
+def test_keys_come_before_the_table_and_when_they_change(tmp_path: Path) -> None:
+    async def test(server: GatewayServer, heard: list[LoadReport], path: Path) -> None:
+        server.publish(route_table(1))
+        server.publish_keys(key_set(version=7))
+        gateway = await connect(path)
+        assert await gateway.message() == key_set(version=7)
+        assert await gateway.message() == route_table(1)
+        server.publish_keys(key_set(version=8))
+        assert await gateway.message() == key_set(version=8)
+        gateway.writer.close()
         await until(lambda: not server._links)
 
     run(tmp_path, test)

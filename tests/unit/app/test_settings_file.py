@@ -234,10 +234,6 @@ def test_bad_endpoint_names_are_refused_with_their_line() -> None:
     ("text", "part"),
     [
         (
-            "endpoints: {a: {deployments: {x: {model: a}}, sticky: key}}",
-            "endpoints.a.sticky: the caller's API key comes in a later release; use header:NAME or body:FIELD",
-        ),
-        (
             "endpoints: {a: {model: a, slo: {p99_ms: 5}}}",
             "endpoints.a.slo: service-level objectives are not supported yet",
         ),

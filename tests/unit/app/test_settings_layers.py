@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.app.settings import DeploymentSettings, ServeSettings
-from headrace.app.settings_layers import Flags, is_loopback, load_settings
+from headrace.app.settings_layers import Flags, load_settings
 from headrace.core import errors
 from headrace.core.endpoints import BatchMode
 
@@ -174,34 +174,6 @@ def test_nothing_to_serve_says_what_to_do(tmp_path: Path) -> None:
     assert "headrace serve model.onnx" in caught.value.message
     with pytest.raises(errors.BadSettings, match="names no models; add endpoints or models"):
         load(tmp_path, (), yaml="port: 1")
-
-
-@pytest.mark.parametrize("key", ["host", "management_host"])
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
-def test_hosts_that_others_reach_need_no_auth(tmp_path: Path, key: str, host: str) -> None:
-    with pytest.raises(errors.BadSettings) as caught:
-        load(tmp_path, flags={key: host})
-    assert caught.value.message.startswith(f"{key} {host!r} can be reached from other machines")
-    assert "--no-auth" in caught.value.message
-    load(tmp_path, flags={key: host, "no_auth": "true"})
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.9.1", True),
-        ("localhost", True),
-        ("::1", True),
-        ("[::1]", True),
-        ("0.0.0.0", False),
-        ("", False),
-        ("192.168.0.1", False),
-        ("localhost.example.org", False),
-    ],
-)
-def test_is_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,18 @@ endpoints:
     assert (challenger.source.attribute, challenger.source.default_version) == ("B", "2")
 
 
+def test_the_key_of_the_caller_may_decide() -> None:
+    found = endpoint(
+        fraud(
+            "traffic: {champion: 1}\n    sticky: key\n    rules: [{when: key, equals: partner, deployment: challenger}]"
+        )
+    )
+    assert found.policy.sticky == Source(SourceKind.KEY, "")
+    assert str(found.policy.sticky) == "key"
+    assert found.policy.rules == (Rule(Source(SourceKind.KEY, ""), ("partner",), "challenger"),)
+    assert not found.policy.reads_body
+
+
 def test_fallbacks_are_deployments_and_a_constant() -> None:
     found = endpoint(
         fraud(
@@ -140,11 +152,11 @@ def test_versions_are_given_or_the_first_free_numbers() -> None:
         ),
         (
             fraud("traffic: {champion: 1}\n    sticky: x-user-id"),
-            "line 4: endpoints.fraud.sticky: expected header:NAME or body:FIELD, got text 'x-user-id'",
+            "line 4: endpoints.fraud.sticky: expected header:NAME, body:FIELD or key, got text 'x-user-id'",
         ),
         (
             fraud("traffic: {champion: 1}\n    sticky: 'header:'"),
-            "line 4: endpoints.fraud.sticky: expected header:NAME or body:FIELD, got text 'header:'",
+            "line 4: endpoints.fraud.sticky: expected header:NAME, body:FIELD or key, got text 'header:'",
         ),
         (
             fraud("traffic: {champion: 1}\n    sticky: header:größe"),

@@ -176,6 +176,19 @@ def test_a_worker_in_an_environment_of_its_own_sees_that_one_only(
             assert (await answer(one)).ravel().tolist() == [1, 2]
             handle.close()
 
+
+def test_secrets_of_the_server_do_not_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEADRACE_KEY_SECRET", "HEADRACE_API_KEY", "OTHER"):
+        monkeypatch.setenv(name, "a test")
+
+    async def test() -> None:
+        body = "def load(self): print('found', sorted(n for n in os.environ if os.environ[n] == 'a test'))\n"
+        body += "def predict(self, x): return x"
+        async with supervised(tmp_path, python_model(tmp_path, body)) as seen:
+            await seen.state(ReplicaState.READY)
+            await until(lambda: any(line.startswith("found") for line in seen.lines), pause=0.005)
+            assert "found ['OTHER']" in seen.lines
+
     scenario(test)
 
 

@@ -151,6 +151,22 @@ def test_the_url_comes_from_the_environment(server: Any, monkeypatch: pytest.Mon
     assert server.requests[0].url.host == "other"
 
 
+def test_the_key_comes_from_a_flag_or_the_environment(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_API_KEY", "hr_one")
+    assert invoke("fraud", "-d", DATA).exit_code == 0
+    assert {request.headers["authorization"] for request in server.requests} == {"Bearer hr_one"}
+    assert invoke("fraud", "-d", DATA, "--key", "hr_two").exit_code == 0
+    assert server.requests[-1].headers["authorization"] == "Bearer hr_two"
+    assert "hr_one" not in invoke("--help").output
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_may_not_ends_with_2(server: Any, status: int) -> None:
+    server.rules.append(lambda request: httpx.Response(status, content=b'{"error": "why"}'))
+    result = invoke("fraud", "-d", DATA)
+    assert (result.exit_code, result.stderr) == (2, "error: why\n")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -17,6 +17,7 @@ from headrace.app.settings_keys import KEYS, Key
 from headrace.cli.main import app
 from headrace.cli.serve import app as serve_app
 from headrace.core.endpoints import BatchMode, Isolation
+from headrace.core.keys import Signatures
 
 Served = list[ServeSettings]
 
@@ -54,7 +55,8 @@ def test_every_flag_reaches_its_field(served: Served) -> None:
         "--host 0.0.0.0 --port 1 --management-host ::1 --management-port 2 --gateways 3 --replicas 4 --threads 5"
         " --isolation packed --max-batch-size 6 --max-queue-delay-ms 7 --batching exact --timeout 8s"
         " --replica-timeout 9 --drain 10 --drain-delay 500ms --max-body 1MiB --tls-cert c.pem --tls-key k.pem"
-        " --trust sha256:aa --trust b.pkl --no-auth --watch --explain-batching --access-log --log-format json"
+        " --trust sha256:aa --trust b.pkl --no-auth --sigv4 accept-unverified --watch"
+        " --explain-batching --access-log --log-format json"
         " --log-level debug --cpu 1.5 --memory 1GiB --option a=b --option c=d=e"
     )
     result = invoke("fraud.onnx", *flags.split())
@@ -62,6 +64,7 @@ def test_every_flag_reaches_its_field(served: Served) -> None:
     (settings,) = served
     gateway, deployment = settings.gateway, settings.deployment
     assert (gateway.host, gateway.port, gateway.gateways, gateway.no_auth) == ("0.0.0.0", 1, 3, True)
+    assert gateway.sigv4 is Signatures.ACCEPT_UNVERIFIED
     assert (gateway.drain_s, gateway.drain_delay_s, gateway.max_body_bytes) == (10.0, 0.5, 1 << 20)
     assert (gateway.tls_cert, gateway.tls_key, gateway.access_log) == ("c.pem", "k.pem", True)
     assert (settings.management_host, settings.management_port) == ("::1", 2)

@@ -137,6 +137,13 @@ def test_addresses(serving: events.Serving) -> None:
     assert wording.addresses(secure)[1] == ("gRPC", "127.0.0.1:8000 (TLS)")
 
 
+def test_where_keys_are_asked_for_the_examples_send_one(serving: events.Serving) -> None:
+    asking = msgspec.structs.replace(serving, asks_for_keys=True)
+    assert wording.addresses(asking)[-1] == ("keys", "every request needs one: headrace keys create --help")
+    (command, *_) = wording.examples(asking)
+    assert command.startswith('curl -s -H "Authorization: Bearer $HEADRACE_API_KEY" http://127.0.0.1:8000/')
+
+
 def test_the_log_tail_is_bounded() -> None:
     tail = wording.log_tail(events.ModelFailed("a", "1", "r", "\n".join(map(str, range(100))) + "\n"))
     assert tail == [str(n) for n in range(80, 100)]

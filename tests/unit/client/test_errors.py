@@ -18,6 +18,7 @@ def tree(cls: type[errors.HeadraceError]) -> list[type[errors.HeadraceError]]:
     [
         (400, errors.InvalidInput),
         (401, errors.Unauthorized),
+        (403, errors.Forbidden),
         (404, errors.UnknownModel),
         (405, errors.MethodNotAllowed),
         (413, errors.PayloadTooLarge),

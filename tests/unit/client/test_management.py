@@ -107,7 +107,7 @@ def test_an_end_of_patience() -> None:
         (problem(507, "storage_full"), errors.StorageFull),
         (problem(401, "unauthorized"), errors.Unauthorized),
         (problem(418, "a_code_of_tomorrow"), errors.CallerError),
-        (problem(403, "cross_origin"), errors.Unauthorized),
+        (problem(403, "cross_origin"), errors.Forbidden),
         (httpx.Response(404, text="<html>"), errors.UnknownModel),
         (httpx.Response(500, headers={"content-type": "application/problem+json"}, text="{"), errors.RuntimeFailed),
     ],

@@ -12,18 +12,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from headrace.core import errors
 from headrace.core.calls import Call
 from headrace.core.envelope import Splitter, wrap
+from headrace.core.keys import KeySet, Scope
 from headrace.core.load import LoadReport
 from headrace.core.models import Signature
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import ReplicaRoute, RouteTable
 from headrace.gateway.sync import RouteFollower
+from headrace.pipeline.auth import Guard
 from headrace.pipeline.deployment import Deployment
 from headrace.replica import status_page
 from tests import workers
 from tests.fakes import deployment_route, route_table, until
 from tests.gateways import Gateway
+from tests.issued import key, key_set
 from tests.workers import answer, echo, running
 
 ANY = Signature(inputs=(), outputs=(), any_inputs=True)
@@ -52,7 +56,7 @@ class Controller:
                 self.reports.append(msgspec.msgpack.decode(message, type=LoadReport))
                 self.reported.set()
 
-    def publish(self, table: RouteTable) -> None:
+    def publish(self, table: RouteTable | KeySet) -> None:
         for writer in self.writers:
             writer.write(wrap(msgspec.msgpack.encode(table)))
 
@@ -276,3 +280,31 @@ def test_table_that_cannot_be_read_is_logged_and_the_next_one_is_taken(tmp_path:
             await controller.report(lambda r: r.route_version == 1)
 
     scenario(test)
+
+
+def test_keys_are_followed_and_outlive_the_controller(tmp_path: Path) -> None:
+    async def test() -> None:
+        admin = key("admin", Scope.ADMIN)
+        headers = {b"x-api-key": admin.token.encode()}
+        async with following(tmp_path) as (gateway, controller, _):
+            guard = gateway.services.guard
+            assert guard.identify({}).name == ""
+            controller.publish(key_set(admin))
+            await until(lambda: refuses(guard, {}))
+            assert guard.identify(headers).name == "admin"
+            await controller.stop()
+            assert refuses(guard, {})
+            await controller.start()
+            await until(lambda: controller.writers)
+            controller.publish(key_set(key("admin", Scope.ADMIN, revoked=1.0), version=2))
+            await until(lambda: refuses(guard, headers))
+
+    asyncio.run(test())
+
+
+def refuses(guard: Guard, headers: dict[bytes, bytes]) -> bool:
+    try:
+        guard.identify(headers)
+    except errors.Unauthorized:
+        return True
+    return False

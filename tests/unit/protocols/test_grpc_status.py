@@ -25,6 +25,8 @@ from headrace.protocols.grpc_status import Code
         (errors.Unsupported, Code.UNIMPLEMENTED),
         (errors.PayloadTooLarge, Code.RESOURCE_EXHAUSTED),
         (errors.Unauthorized, Code.UNAUTHENTICATED),
+        (errors.Forbidden, Code.PERMISSION_DENIED),
+        (errors.UnknownKey, Code.NOT_FOUND),
         (errors.UntrustedArtifact, Code.PERMISSION_DENIED),
         (errors.Cancelled, Code.CANCELLED),
         (errors.NotReady, Code.UNAVAILABLE),

@@ -17,6 +17,8 @@ from headrace.protocols import http_status, kserve_v1, oip_rest
         (errors.BadSettings, 400),
         (errors.CallerError, 400),
         (errors.Unauthorized, 401),
+        (errors.Forbidden, 403),
+        (errors.UnknownKey, 404),
         (errors.UntrustedArtifact, 403),
         (errors.UnknownModel, 404),
         (errors.MethodNotAllowed, 405),
