@@ -322,8 +322,8 @@ class Controller:
             await self._endpoints.begin(records_of([change.candidate], [result], self._settings.traffic, self._owner()))
             return
         aims = change.candidate.served or serving is None
-        leaves = change.replaces and deployment_id(endpoint, change.replaces)
-        await self._endpoints.watched(endpoint, added=result, name=name if aims else None, leaves=leaves)
+        replaces = change.replaces is not None
+        await self._endpoints.watched(endpoint, added=result, name=name if aims else None, replaces=replaces)
 
     def _keeps(self, changed: DeploymentSpec) -> bool:
         """A version of this number is deployed and works, or may yet: it is not replaced in place."""

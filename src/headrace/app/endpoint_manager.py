@@ -249,11 +249,12 @@ class EndpointManager:
             new = [r for r in records if not _same(self.records.get(r.name), r)]
             await self.change(new, what="endpoint.serve", who=who_am_i(), quiet=True)
 
-    async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, leaves: str | None) -> None:
+    async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, replaces: bool) -> None:
         """--watch found another version. ``name``: of the deployment that it is to serve under, None for none;
-        ``leaves``: id of the version that it replaces."""
+        ``replaces``: the one that serves there now leaves."""
         async with self.lock:
             known = self.records[endpoint]
+            leaves = known.traffic.targets.get(name) if replaces and name is not None else None
             rest = [spec for spec in known.deployments if spec.id not in (added.id, leaves)]
             traffic = known.traffic if name is None else known.traffic.aimed(name, added.id)
             record = replace(known, deployments=(*rest, added), traffic=traffic)
