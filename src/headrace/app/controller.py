@@ -37,9 +37,11 @@ from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.gateway_link import GatewayServer
+from headrace.app.golden_files import golden_file
 from headrace.app.key_following import follow_keys
 from headrace.app.management import serve_management
 from headrace.app.registry_access import KeptRegistry
+from headrace.app.rollouts import Rollouts
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import Location, locate_for_server
 from headrace.app.version_environments import VersionEnvironments
@@ -47,7 +49,10 @@ from headrace.app.watching import Change, Watched, Watcher
 from headrace.backends.environments.folder import environment_of
 from headrace.control import plan as planning
 from headrace.control import publish
+from headrace.control.analysis.verdict import Finding
+from headrace.control.golden import GoldenReport
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import MANUAL, Owner, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, deployment_id, endpoint_and_version
@@ -118,9 +123,20 @@ class Controller:
         self._endpoints = EndpointManager(
             Path(role.directory), self._desired, self._observed, self._switches, say=self._say, changed=self._changed
         )
-        location = self._settings.location or self._other_location()
+        location = self._location = self._settings.location or self._other_location()
         self.operations = EndpointOperations(self._endpoints, location)
-        self._keeper = StateKeeper(self._endpoints, location, self._recorder, role.management_url)
+        self.rollouts = Rollouts(
+            self._endpoints,
+            location,
+            self._desired,
+            self._observed,
+            loads=self.loads,
+            reachable=self._reachable,
+            golden=self._ask_golden,
+            say=self._say,
+            changed=self._changed,
+        )
+        self._keeper = StateKeeper(self._endpoints, self.rollouts, location, self._recorder, role.management_url)
         # Without a home they last as long as this run.
         environments = Path(self._settings.environments_folder or Path(role.directory) / "environments")
         self._environments = VersionEnvironments(environments, self._observed, self, self._say)
@@ -141,6 +157,7 @@ class Controller:
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
+            asyncio.create_task(self._run_rollouts()),
             asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role, self._guard)),
         ]
         kept = kept_keys.load(Path(self._role.directory), self._role.began)
@@ -164,6 +181,17 @@ class Controller:
         """Of a server that goes by no state: where the registry is when somebody applies ``fraud@champion``."""
         nowhere = Path(self._role.directory) / "state"
         return locate_for_server(None, None, None, os.environ) or Location(nowhere, None, str(nowhere / "artifacts"))
+
+    async def _run_rollouts(self) -> None:
+        await self._adopted.wait()
+        await self.rollouts.run()
+
+    async def _ask_golden(self, rollout: Rollout, spec: DeploymentSpec) -> GoldenReport:
+        """What a new version answers to the golden requests that were registered with it."""
+        path = await asyncio.to_thread(golden_file, rollout, self._location, self._endpoints.state)
+        if path is None:
+            return GoldenReport(Finding.PASS, "it has none")
+        return GoldenReport(Finding.INCONCLUSIVE, "they cannot be asked yet")
 
     def _registry(self) -> KeptRegistry | None:
         """What the management API offers of the registry: that of the state, when this server owns it."""
@@ -243,6 +271,7 @@ class Controller:
         self._desired.failures = {(endpoint, version): reason for endpoint, version, reason in state.failures}
         self._switches.update({(switch.endpoint, switch.deployment): switch for switch in state.switches})
         self._endpoints.records = {record.name: record for record in state.records}
+        self.rollouts.resume(list(state.rollouts))
         self._desired.paused = {record.name: record.paused for record in state.records if record.paused}
         for deployment, failure in state.load_failures.items():
             restarts = self._observed.restarts_of(deployment)
@@ -263,6 +292,7 @@ class Controller:
             load_failures={d: LoadFailure(r.load_failure, r.log_tail) for d, r in restarts.items() if r.load_failure},
             watched=self._watched,
             records=tuple(self._endpoints.records.values()),
+            rollouts=tuple(self.rollouts.active.values()),
         )
         if state != self._saved:
             controller_state.save(self._state_path, state)

@@ -19,6 +19,7 @@ from headrace.app.controller_state import Switch
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import who_am_i
 from headrace.control.observed import Desired, Observed
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
@@ -195,9 +196,10 @@ class EndpointManager:
         who: str,
         why: str = "",
         quiet: bool = False,
+        rollouts: Sequence[Rollout] = (),
     ) -> list[EndpointRecord]:
         """Keep these records, and go for them. Their generation, author and time are filled in. ``quiet``: whoever
-        watches the server is told otherwise.
+        watches the server is told otherwise. ``rollouts`` are kept with them, in the same transaction.
 
         Raises Conflict, StoreFailed; nothing is changed then."""
         if not self.lock.locked():
@@ -207,7 +209,7 @@ class EndpointManager:
         gone = [self.records[name] for name in deleted if name in self.records]
         tell = [self._event(what, record, before[record.name], who, why) for record in made]
         tell += [self._event("endpoint.delete", None, record, who, why) for record in gone]
-        await self._keep(made, gone, tell)
+        await self._keep(made, gone, tell, rollouts)
         for record in made:
             if not quiet:
                 self._forget_failures(record.name)
@@ -230,10 +232,21 @@ class EndpointManager:
         return replace(made, before=before.before or before.settled())
 
     async def _keep(
-        self, records: Sequence[EndpointRecord], deleted: Sequence[EndpointRecord], tell: Sequence[Event]
+        self,
+        records: Sequence[EndpointRecord],
+        deleted: Sequence[EndpointRecord],
+        tell: Sequence[Event],
+        rollouts: Sequence[Rollout] = (),
     ) -> None:
         if self.state is not None:
-            await asyncio.to_thread(self.state.change, records, deleted, tell)
+            await asyncio.to_thread(self.state.change, records, deleted, tell, rollouts)
+
+    def force(self, record: EndpointRecord, reason: str) -> None:
+        """Go for this record at once, and keep it as soon as the state can be reached: nothing may hold up the way
+        back from a version that does harm."""
+        self._unsettled[record.name] = reason
+        self.adopt(replace(record, before=None))
+        self._work.set()
 
     @staticmethod
     def _event(

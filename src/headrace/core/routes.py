@@ -8,6 +8,7 @@ from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.models import Signature, Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.traffic import TrafficPolicy
+from headrace.core.trials import Trial
 
 
 class ReplicaRoute(msgspec.Struct, frozen=True):
@@ -66,6 +67,8 @@ class EndpointRoute(msgspec.Struct, frozen=True):
     policy: TrafficPolicy = TrafficPolicy()
     paused: str = ""
     """Why it refuses requests; empty: it does not."""
+    trial: Trial | None = None
+    """A rollout is judged: gateways count both versions."""
 
     @property
     def waiting(self) -> tuple[str, ...]:

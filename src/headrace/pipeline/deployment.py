@@ -24,6 +24,7 @@ from headrace.pipeline.breaker import Breaker
 from headrace.pipeline.latency import LatencyModel
 from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
+from headrace.pipeline.tallying import DeploymentCounter
 from headrace.telemetry.metrics import Refusal
 
 Offer = Callable[[Bound, list[Tensor], float, str, "Deployment"], None]
@@ -82,6 +83,8 @@ class Deployment:
         self.breaker = Breaker()
         self.offer: Offer | None = None
         """Takes answered requests for the endpoint's shadows; None when it has none."""
+        self.counter: DeploymentCounter | None = None
+        """Counts for the judge while a rollout of this deployment, or to it, runs."""
         self.shadow_load: ShadowLoad | None = None
         """What was compared, of a shadow."""
         self.finished_requests = 0
@@ -369,6 +372,8 @@ class Deployment:
                 if not self._trusted:
                     self.latency.doubt()
                 self.latency.observe(batch_rows, busy)
+                if self.counter is not None:
+                    self.counter.batch(batch_rows, busy)
                 self._last_finished = self._clock()
                 self._trusted = True
             self._since_decision += 1
