@@ -71,7 +71,10 @@ def test_an_archive_pushed_from_python_keeps_its_requirements(tmp_path: Path) ->
     ):
         [pushed] = client.models.push(path, "fraud")
         draft = pushed.version.draft
-        assert (draft.requirements, draft.provenance.packages) == ("requirements.txt", {"xgboost-cpu": torchserve.XGBOOST})
+        assert (draft.requirements, draft.provenance.packages) == (
+            "requirements.txt",
+            {"xgboost-cpu": torchserve.XGBOOST},
+        )
         assert draft.artifact.details["model_version"] == "2.1"
         client.models.pull("fraud@1", tmp_path / "copy")
     content = (tmp_path / "requirements.txt").read_bytes()

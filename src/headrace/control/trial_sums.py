@@ -76,7 +76,9 @@ def since(now: Tally, last: Tally) -> Tally:
         if batch.batches > (before := last.compute.get(rows, BatchTally(0, 0.0))).batches
     }
     predictions = {
-        output: _less(labels, last.predictions.get(output, {})) for output, labels in now.predictions.items()
+        output: fresh
+        for output, labels in now.predictions.items()
+        if (fresh := _less(labels, last.predictions.get(output, {})))
     }
     return Tally(_less(now.outcomes, last.outcomes), _less(now.latency, last.latency), compute, predictions)
 

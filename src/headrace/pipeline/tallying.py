@@ -5,9 +5,9 @@ Costs nothing where nothing is rolled out: a deployment has a counter only while
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from zlib import crc32
 
 from headrace.core import errors
 from headrace.core.tallies import BatchTally, Outcome, Tally, latency_bucket, outcome_of, value_bucket
@@ -63,7 +63,7 @@ class DeploymentCounter:
         predicted = [(tensor.name, label) for tensor in outputs if (label := predicted_label(tensor)) is not None]
         self.all.add(outcome, seconds if waited else None, predicted)
         # The same requests in every gateway, and others than those that a hash sends to a deployment.
-        if self.baseline and crc32(request_id.encode(), 0x5EED) < self.baseline * 2**32:
+        if self.baseline and _uniform(request_id) < self.baseline:
             self.slice.add(outcome, seconds if waited else None, predicted)
 
     def batch(self, rows: int, seconds: float) -> None:
@@ -97,19 +97,24 @@ class TrialCounters:
         return TrialTally(endpoint, self.trial.new, self.new.tally(), self.old.tally(), self.old.slice.tally({}))
 
 
+def _uniform(request_id: str) -> float:
+    """A number in 0..1 that looks like chance, and is the same everywhere. Ids differ in their last digits only, which
+    a checksum would not spread."""
+    return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=b"baseline").digest()) / 2**64
+
+
 def predicted_label(tensor: Tensor) -> str | None:
     """What was predicted for the first row, as something to count: a label, the class with the greatest score, or the
     bucket of a number. None: nothing that can be counted."""
     array = tensor.array
     if not array.size or not array.ndim:
         return None
-    row = array[0]
+    row = array[:1]
     if tensor.dtype is DType.BF16:
         return None
-    if row.ndim == 0 or row.size == 1:
-        value = row.item() if row.ndim == 0 else row.reshape(-1)[0]
-        return _label(value, tensor.dtype)
-    if row.ndim == 1 and row.size <= _MAX_LABELS and row.dtype.kind == "f":
+    if row.size == 1:
+        return _label(row.reshape(-1)[0], tensor.dtype)
+    if row.ndim == 2 and row.size <= _MAX_LABELS and row.dtype.kind == "f":
         return f"class {int(row.argmax())}"
     return None
 
