@@ -575,6 +575,7 @@ class Controller:
 
     def _settled(self, spec: DeploymentSpec) -> bool:
         failed = bool(self._observed.restarts_of(spec.id).load_failure)
+        failed = failed or planning.is_dormant(spec, self._desired, self._observed)
         return failed or len(self._observed.ready(spec.id)) >= spec.replicas
 
     # --- what the supervisor and the gateways say ---
@@ -670,6 +671,9 @@ class Controller:
 
     def _on_load(self, report: LoadReport) -> None:
         self._explain(report)
+        if not self._desired.awake.issuperset(report.asked_for):
+            self._desired.awake.update(report.asked_for)
+            self._changed.set()
         leaving = any(w.stopping_since is not None for w in self._observed.workers.values())
         if not self._announced or leaving or self._switches or self._switched:
             self._changed.set()

@@ -19,6 +19,7 @@ from headrace.app.controller_state import Switch
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import who_am_i
 from headrace.control.observed import Desired, Observed
+from headrace.control.plan import is_dormant
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
@@ -109,6 +110,9 @@ class EndpointManager:
         current = live.targets.get(name)
         if current is None or current == target or current not in self._desired.deployments:
             return target
+        if is_dormant(self._desired.deployments[current], self._desired, self._observed):
+            return target  # nobody has asked for either yet
+        self._desired.awake.add(target)
         old = None if record.deployment(current) is not None else current
         self._switches[key] = Switch(record.name, name, target, old)
         return current

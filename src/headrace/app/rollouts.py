@@ -206,6 +206,7 @@ class Rollouts:
         self.active[rollout.endpoint] = rollout
         self._live.setdefault(rollout.endpoint, _Live(rollout))
         self._desired.trials[rollout.endpoint] = rollout_traffic.trial_of(rollout)
+        self._desired.awake |= {rollout.spec.old, rollout.spec.new}
         self._changed.set()
 
     async def _tick(self, rollout: Rollout) -> None:

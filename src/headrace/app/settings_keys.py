@@ -281,6 +281,7 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             True,
         ),
         _key("resources.gpu", _R, "gpu", NATURAL, None, "GPUs per replica."),
+        _key("lazy", _D, "lazy", SWITCH, "--lazy", "Start a model on its first request, which waits for it."),
         _key("warmup", _D, "warmup", SWITCH, None, "Run inferences before a replica counts as ready."),
         _key(
             "idempotent",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.control.observed import Desired, Observed, ObservedReplica
+from headrace.control.plan import is_dormant
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec, deployment_id
 from headrace.core.models import Slots
 from headrace.core.replicas import ReplicaState
@@ -19,7 +20,7 @@ def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]
 
 
 def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
-    routes = [_deployment(s, observed) for s in desired.deployments.values() if s.endpoint == name]
+    routes = [_deployment(s, desired, observed) for s in desired.deployments.values() if s.endpoint == name]
     routes += [
         _failed(name, version, reason) for (endpoint, version), reason in desired.failures.items() if endpoint == name
     ]
@@ -45,7 +46,7 @@ def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[st
     return {known[name]: share for name, share in found.items()} or {routes[0].id: 1.0}
 
 
-def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
+def _deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> DeploymentRoute:
     replicas = []
     loaded = observed.loaded.get((spec.id, spec.artifact.digest))
     model = loaded.model if loaded is not None else None
@@ -79,6 +80,8 @@ def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
         replicas=tuple(replicas),
         desired_replicas=spec.replicas,
         failed=bool(failure),
+        lazy=spec.lazy,
+        dormant=is_dormant(spec, desired, observed),
         reason=failure or (reasons[-1] if reasons else ""),
         warmup=timings,
     )

@@ -39,3 +39,5 @@ class LoadReport(msgspec.Struct, frozen=True):
     began: float = 0.0
     """When this gateway's process began, in seconds since 1970: its sums start at 0 then."""
     trials: tuple[TrialTally, ...] = ()
+    asked_for: tuple[str, ...] = ()
+    """Ids of dormant deployments for which requests wait."""

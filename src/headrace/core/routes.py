@@ -49,6 +49,10 @@ class DeploymentRoute(msgspec.Struct, frozen=True):
     """It cannot be served and nothing is being tried; ``reason`` says why."""
     warmup: tuple[tuple[int, float], ...] = ()
     """Warm-up timings (rows, seconds) that seed the latency model."""
+    lazy: bool = False
+    """It starts on its first request: those that come until it has loaded wait for it."""
+    dormant: bool = False
+    """No request has come yet."""
     name: str = ""
     """Of the deployment under its endpoint, ``champion``; empty for versions that are only addressed by number."""
 

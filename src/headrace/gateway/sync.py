@@ -42,6 +42,7 @@ class RouteFollower:
         self._links: dict[str, ReplicaLink] = {}
         self._report_now = asyncio.Event()
         self._began = time.time()
+        services.report_now = self._report_now.set
 
     async def run(self) -> None:
         """Connect to the controller, again and again."""
@@ -131,6 +132,7 @@ class RouteFollower:
             unreachable=unreachable,
             began=self._began,
             trials=tuple(services.router.trials()),
+            asked_for=tuple(d.route.id for d in services.router.deployments() if d.asked_for),
         )
 
     def close(self) -> None:

@@ -52,6 +52,15 @@ turn of the event loop later is a twelfth of its latency later."""
 _LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
 
 
+class Dormant(errors.NotReady):
+    """The deployment starts on its first request, and has not loaded yet."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        route = deployment.route
+        super().__init__(f"model {deployment.endpoint!r} version {route.version} starts on its first inference request")
+        self.deployment = deployment
+
+
 class Deployment:
     """Single-threaded: every method runs on the gateway's event loop."""
 
@@ -83,6 +92,7 @@ class Deployment:
         self.breaker = Breaker()
         self.offer: Offer | None = None
         """Takes answered requests for the endpoint's shadows; None when it has none."""
+        self._load_waiters: list[asyncio.Future[None]] = []
         self.counter: DeploymentCounter | None = None
         """Counts for the judge while a rollout of this deployment, or to it, runs."""
         self.shadow_load: ShadowLoad | None = None
@@ -124,11 +134,32 @@ class Deployment:
         self._max_rows = route.batching.max_batch_size
         self._decide()
         self._end_hopeless()
+        if route.signature is not None or route.failed:
+            self._wake_waiters()
+
+    @property
+    def asked_for(self) -> bool:
+        """Requests wait for it to be loaded."""
+        return bool(self._load_waiters)
+
+    def loaded(self) -> asyncio.Future[None]:
+        """Done when it has loaded, or cannot, or left."""
+        waiter = self.make_future()
+        self._load_waiters.append(waiter)
+        return waiter
+
+    def _wake_waiters(self) -> None:
+        waiters, self._load_waiters = self._load_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     @property
     def signature(self) -> Signature:
         """Raises NotReady, with the reason, while nothing has loaded."""
         signature = self.route.signature
+        if signature is None and self.route.lazy and not self.route.failed:
+            raise Dormant(self)
         if signature is None:
             raise errors.NotReady(
                 f"model {self.endpoint!r} version {self.route.version} is not ready"
@@ -167,6 +198,7 @@ class Deployment:
             replica.close()
         self.replicas = []
         self._end_hopeless()
+        self._wake_waiters()
 
     def _end_hopeless(self) -> None:
         """End what waits when no replica will ever come for it."""
