@@ -13,6 +13,7 @@ from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
 from headrace.store.keys import Keys
 from headrace.store.models import Models
+from headrace.store.rollouts import Rollouts
 from headrace.store.trust import Trust
 
 
@@ -26,6 +27,7 @@ class Transaction:
         self.keys = Keys(connection)
         self.endpoints = Endpoints(connection)
         self.answers = Answers(connection)
+        self.rollouts = Rollouts(connection)
 
 
 class State:

@@ -19,5 +19,6 @@ EVENTS = _table("events", "id", "at", "who", "what", "subject", "before", "after
 API_KEYS = _table("api_keys", "id", "name", "scopes", "endpoints", "digest", "created", "who", "expires", "revoked")
 KEY_SET = _table("key_set", "id", "version", "secret_check")
 ENDPOINTS = _table("endpoints", "name", "generation", "record")
+ROLLOUTS = _table("rollouts", "id", "endpoint", "started_at", "ended", "rollout")
 LEASES = _table("leases", "name", "holder", "token", "expires_at")
 ANSWERS = _table("answers", "key", "fingerprint", "status", "headers", "body", "at")
