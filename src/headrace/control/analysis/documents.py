@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import typing
 from typing import Any
 
@@ -41,6 +42,9 @@ def _check_keys(value: object, kind: type[msgspec.Struct], where: str, path: str
 
 
 def _check_below(value: object, kind: Any, where: str, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        # Nothing is larger than infinity, and JSON, in which settings are kept, has no such number.
+        raise errors.BadSettings(f"{where}: {path}: expected a finite number, got {value}")
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         _check_keys(value, kind, where, path)
     elif typing.get_origin(kind) is tuple and isinstance(value, list):

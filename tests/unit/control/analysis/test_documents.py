@@ -36,6 +36,8 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"metrics": [{"success": "<1"}]}, "file.yaml: metrics.*missing required field `name`"),
         ({"false_alarm": 2}, "file.yaml: false_alarm is a probability"),
         ({"errors": {"margin": 1, "tolerance": 0.5}}, "file.yaml: margin must be at least 0 and below tolerance"),
+        ({"latency": {"tolerance": float("inf")}}, "latency.tolerance: expected a finite number, got inf"),
+        ({"latency": {"quantiles": [float("nan")]}}, r"latency.quantiles\[0\]: expected a finite number"),
         ({7: 1}, "no setting '7'"),
     ],
 )
