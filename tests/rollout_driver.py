@@ -7,10 +7,13 @@ lines of JSON (``["fraud", "step", 0, "why"]``) on stdin; each is answered by an
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,38 @@ class FakeRollouts:
         was = found.state
         paused_in = was.phase if phase == Phase.PAUSED else None
         self.moved(found, RolloutState(Phase(phase), self._clock(), step, reason, paused_in))
+
+
+class Driver:
+    """A running server over a driver; ``url`` is that of its management port."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.url = url
+        self._process = process
+
+    def move(self, endpoint: str, phase: str, step: int = -1, reason: str = "the test says so") -> None:
+        """Returns when it has moved. ``step`` counts from 0."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([endpoint, phase, step, reason]) + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "\n", "the server ended instead of moving"
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Driver]:
+    """A server in a process of its own, while the block runs."""
+    command = [sys.executable, "-m", "tests.rollout_driver", str(directory)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=Path(__file__).parents[1], **pipes) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            assert url, "the server ended before it served"
+            yield Driver(process, url)
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 async def _serve(directory: Path) -> None:
