@@ -16,7 +16,8 @@ import pytest
 
 import headrace
 from headrace.client.management import Management
-from headrace.client.rollouts import AsyncRollouts, RolloutStatus
+from headrace.client.rollout_status import RolloutStatus
+from headrace.client.rollouts import AsyncRollouts
 from headrace.core import errors
 from tests import rollout_driver
 from tests.rollout_driver import Driver
