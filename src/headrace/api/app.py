@@ -31,8 +31,9 @@ from headrace.api.hosts import HostCheck
 from headrace.api.idempotency import Requests
 from headrace.api.key_check import KeyCheck
 from headrace.api.long_work import LongWork
-from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
+from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess, RolloutCommands
 from headrace.api.request_checks import RequestChecks
+from headrace.api.rollouts import router as rollout_router
 from headrace.core import release
 from headrace.pipeline.auth import Guard
 
@@ -54,6 +55,7 @@ def create_app(
     allowed_hosts: Collection[str] = (),
     workers: Callable[[], Mapping[str, int]] | None = None,
     commands: EndpointCommands | None = None,
+    rollouts: RolloutCommands | None = None,
     registry: RegistryAccess | None = None,
     guard: Guard | None = None,
 ) -> FastAPI:
@@ -65,6 +67,7 @@ def create_app(
     workers             name -> pid of further processes whose memory and CPU time belong in the metrics; called in
                         another thread
     commands            what can be done to endpoints; None: they are only read
+    rollouts            what can be done to rollouts; None: there are none
     registry            None: this server owns none, and the routes of the registry say so
     guard               who may do what; None lets everybody in
     """
@@ -90,6 +93,8 @@ def create_app(
         api.include_router(noun.router(view))
     if commands is not None:
         api.include_router(endpoint_changes.router(commands))
+    if rollouts is not None:
+        api.include_router(rollout_router(rollouts))
     requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))

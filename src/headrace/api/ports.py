@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from headrace.control.endpoint_changes import EndpointChange
 from headrace.control.registry import Registry
+from headrace.control.rollout import Command
+from headrace.control.rollout_story import Rollout, RolloutRequest
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.load import LoadReport
 from headrace.core.routes import RouteTable
@@ -64,6 +66,27 @@ class EndpointCommands(Protocol):
     async def pause(self, endpoint: str, why: str, *, who: str, generation: int | None) -> EndpointRecord: ...
     async def resume(self, endpoint: str, *, who: str, generation: int | None) -> EndpointRecord: ...
     async def delete(self, endpoint: str, *, who: str, take_over: bool, generation: int | None) -> None: ...
+
+
+class RolloutCommands(Protocol):
+    """Rollouts of what is served. Called on the event loop; ``who`` is for the history."""
+
+    async def start(self, wanted: RolloutRequest, *, who: str) -> Rollout:
+        """Raises BadSettings, UnknownModel, LoadFailed, StoreFailed, and Conflict when another rollout is under way or
+        another decides the traffic."""
+        ...
+
+    async def command(self, endpoint: str, said: Command, *, who: str) -> Rollout:
+        """The rollout after it. Raises UnknownModel; Conflict that says why it does nothing now."""
+        ...
+
+    async def rollouts(self, endpoint: str | None, limit: int) -> list[Rollout]:
+        """The latest, newest first; of all endpoints or of one. Raises StoreFailed."""
+        ...
+
+    async def rollout(self, endpoint: str) -> Rollout:
+        """The one that is under way, else the latest. Raises UnknownModel when there was none."""
+        ...
 
 
 class Upload(Protocol):

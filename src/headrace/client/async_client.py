@@ -29,6 +29,7 @@ from headrace.client.management import Management
 from headrace.client.metadata import ModelMetadata, decode_metadata
 from headrace.client.registry import AsyncModels
 from headrace.client.retry import RetryPolicy, delay_before_retry
+from headrace.client.rollouts import AsyncRollouts
 from headrace.client.sse import EventParser
 from headrace.client.wire import Prediction, decode_response, encode_request
 from headrace.core import errors
@@ -51,7 +52,8 @@ class AsyncClient:
 
     ``models`` is the registry behind ``management_url`` (by default port 9000 of the same host): ``models.list()``,
     ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served. ``endpoints`` is what is served there,
-    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …."""
+    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …. ``rollouts`` moves
+    it to other versions: ``rollouts.start("fraud", "8")``, ``rollouts.wait("fraud")``, …."""
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class AsyncClient:
         )
         self.models = AsyncModels(management, self._served_models)
         self.endpoints = AsyncEndpoints(management)
+        self.rollouts = AsyncRollouts(management)
         self.timeout = timeout
         self._policy = RetryPolicy(retries=retries)
         self._sleep = sleep

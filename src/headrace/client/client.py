@@ -21,6 +21,7 @@ from headrace.client.endpoints import Endpoints
 from headrace.client.inputs import Inputs
 from headrace.client.metadata import ModelMetadata
 from headrace.client.models import Models
+from headrace.client.rollouts import Rollouts
 from headrace.client.wire import Prediction
 from headrace.core import errors
 from headrace.core.requests import Parameter
@@ -63,6 +64,7 @@ class Client:
         self._loop = _LoopThread()
         self.models = Models(self._async.models, self._loop.run)
         self.endpoints = Endpoints(self._async.endpoints, self._loop.run)
+        self.rollouts = Rollouts(self._async.rollouts, self._loop.run)
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)
 
     @property

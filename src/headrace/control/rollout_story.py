@@ -3,7 +3,7 @@ what happened. Pure."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import msgspec
 
@@ -92,10 +92,10 @@ class RolloutRequest(msgspec.Struct, frozen=True):
     """Decide the traffic of an endpoint that another decides now."""
 
     def __post_init__(self) -> None:
-        times: dict[str, Any] = {"final bake": self.final_bake_s, "longest step": self.max_step_s}
+        times = {"bake": self.bake_s, "final bake": self.final_bake_s, "longest step": self.max_step_s}
         for what, seconds in times.items():
-            if seconds is not None and not seconds >= 0:
-                raise errors.BadSettings(f"the time of the {what} is not negative; got {seconds:g} s")
+            if seconds is not None and not 0 <= seconds < math.inf:
+                raise errors.BadSettings(f"the time of the {what} is a number of seconds from 0 on; got {seconds:g}")
 
 
 def steps_of(request: RolloutRequest) -> Steps:

@@ -1,0 +1,76 @@
+"""/api/v1/rollouts: start one, look at it, and what a person may say to it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+
+from headrace.api import problems
+from headrace.api.caller import caller
+from headrace.api.ports import RolloutCommands
+from headrace.api.rollout_schema import RolloutDocument, Rollouts, Start
+from headrace.control.rollout import Command
+
+Who = Annotated[str, Depends(caller)]
+
+_SUMMARIES = {
+    Command.PAUSE: "Nothing moves until a person says so",
+    Command.RESUME: "Go on where it was paused",
+    Command.PROMOTE: "Take the next step now",
+    Command.ABORT: "Back to the old version",
+}
+
+
+def router(commands: RolloutCommands) -> APIRouter:
+    """Verbs stand before the endpoint's name, which may have slashes in it."""
+    routes = APIRouter(prefix="/rollouts", tags=["rollouts"])
+    _reading(routes, commands)
+    _starting(routes, commands)
+    for said in Command:
+        _command(routes, commands, said)
+    return routes
+
+
+def _reading(routes: APIRouter, commands: RolloutCommands) -> None:
+    @routes.get("", summary="Rollouts, newest first", responses=problems.described(422, 503))
+    async def latest(
+        endpoint: Annotated[str | None, Query(max_length=255, description="Only of this one.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
+    ) -> Rollouts:
+        found = await commands.rollouts(endpoint, limit)
+        return Rollouts(rollouts=[RolloutDocument.of(rollout) for rollout in found])
+
+    @routes.get(
+        "/of/{name:path}",
+        summary="The rollout of an endpoint that is under way, else its latest",
+        responses=problems.described(404, 422, 503),
+    )
+    async def one(name: str) -> RolloutDocument:
+        return RolloutDocument.of(await commands.rollout(name))
+
+
+def _starting(routes: APIRouter, commands: RolloutCommands) -> None:
+    @routes.post(
+        "",
+        summary="Move an endpoint to another version, in judged steps",
+        status_code=201,
+        responses=problems.described(400, 404, 409, 422, 503),
+    )
+    async def start(wanted: Start, response: Response, who: Who) -> RolloutDocument:
+        started = await commands.start(wanted.request(), who=who)
+        response.headers["Location"] = f"/api/v1/rollouts/of/{quote(started.endpoint, safe='/')}"
+        return RolloutDocument.of(started)
+
+
+def _command(routes: APIRouter, commands: RolloutCommands, said: Command) -> None:
+    @routes.post(
+        f"/{said.value}/{{name:path}}",
+        summary=_SUMMARIES[said],
+        name=f"{said.value}_rollout",
+        responses=problems.described(404, 409, 422, 503),
+    )
+    async def command(name: str, who: Who) -> RolloutDocument:
+        return RolloutDocument.of(await commands.command(name, said, who=who))
