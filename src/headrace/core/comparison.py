@@ -123,17 +123,18 @@ def _wrong(wanted: Array, found: Array, tolerance: Tolerance) -> Array:
         # Bit by bit, but that any NaN equals any other.
         different = np.signbit(wanted) != np.signbit(found)
         return np.asarray(((wanted != found) | different) & ~(np.isnan(wanted) & np.isnan(found)))
-    wanted, found = wanted.astype(np.float64), found.astype(np.float64)
-    # A difference or a tolerance beyond the largest number is infinite, which compares as it should.
+    # A difference or a tolerance beyond the largest number is infinite, which compares as it should; a signalling NaN
+    # is an invalid operand already when it is cast.
     with np.errstate(over="ignore", invalid="ignore"):
+        wanted, found = wanted.astype(np.float64), found.astype(np.float64)
         close = np.isclose(found, wanted, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
     # isclose takes a number for close to an infinity when their distance, infinite, is within an infinite tolerance.
     return np.asarray(~close | ((wanted != found) & (np.isinf(wanted) | np.isinf(found))))
 
 
 def _distances(wanted: Array, found: Array) -> tuple[float, float]:
-    one, two = wanted.astype(np.float64), found.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        one, two = wanted.astype(np.float64), found.astype(np.float64)
         # The same infinity on both sides, or no number on both, is no difference.
         same = (one == two) | (np.isnan(one) & np.isnan(two))
         apart = np.where(same, 0.0, np.abs(one - two))

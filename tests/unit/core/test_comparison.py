@@ -114,6 +114,12 @@ def test_no_tolerance_makes_a_number_of_nan_or_infinity() -> None:
         assert differences(tensor([3.0]), tensor([odd]), wide) != ()
 
 
+def test_a_signalling_nan_is_a_nan() -> None:
+    odd = Tensor("y", DType.BF16, np.array([0x7F81], np.uint16))
+    assert differences(odd, odd) == ()
+    assert differences(odd, tensor([0.0], DType.BF16)) != ()
+
+
 def test_a_difference_says_where_and_what() -> None:
     found = differences(tensor([[1.0, 2.0], [3.0, 4.0]]), tensor([[1.0, 2.0], [9.0, 5.0]]))
     assert found == ("output 'y' differs in 2 of 4 values, first at [1, 0]: 9.0, expected 3.0",)
