@@ -41,10 +41,10 @@ def report(answers: Sequence[GoldenAnswer]) -> GoldenReport:
     """Judge all golden requests of a version. No requests at all pass: there is nothing to hold it to."""
     differences: list[str] = []
     wrong = 0
-    unasked: list[str] = []
+    unasked: dict[str, list[str]] = {}
     for answer in answers:
         if isinstance(answer.error, errors.NotReady | errors.Overloaded | errors.Cancelled | errors.ReplicaDied):
-            unasked.append(f"{answer.request}: {answer.error.message}")
+            unasked.setdefault(answer.error.message, []).append(answer.request)
         elif answer.error is not None:
             wrong += 1
             differences.append(f"{answer.request}: failed with {answer.error.code}: {answer.error.message}")
@@ -52,10 +52,17 @@ def report(answers: Sequence[GoldenAnswer]) -> GoldenReport:
             found = compare(answer.expected, answer.outputs, answer.tolerances).differences
             wrong += bool(found)
             differences += [f"{answer.request}: {difference}" for difference in found]
+    count = sum(map(len, unasked.values()))
     if differences:
         reason = f"{wrong} of {len(answers)} differ: " + "; ".join(differences[:_SHOWN])
+        if count:
+            reason += f"; {count} could not be asked"
         return GoldenReport(Finding.FAIL, reason, tuple(differences))
     if unasked:
-        reason = f"{len(unasked)} of {len(answers)} could not be asked: " + "; ".join(unasked[:_SHOWN])
-        return GoldenReport(Finding.INCONCLUSIVE, reason)
+        why = "; ".join(f"{_titles(requests)}: {message}" for message, requests in list(unasked.items())[:_SHOWN])
+        return GoldenReport(Finding.INCONCLUSIVE, f"{count} of {len(answers)} could not be asked: {why}")
     return GoldenReport(Finding.PASS, f"{len(answers)} answered as recorded" if answers else "there are none")
+
+
+def _titles(requests: Sequence[str]) -> str:
+    return requests[0] if len(requests) == 1 else f"{requests[0]} and {len(requests) - 1} more"
