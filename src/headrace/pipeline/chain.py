@@ -208,10 +208,10 @@ async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[
             call.fail(errors.Cancelled("another piece of the same request ended it"))
     # The record tells of one batch. Of this size it stands for as many as the pieces took part in.
     calls[-1].batch_rows = bound.rows / sum(call.rows / max(call.batch_rows, 1) for call in calls)
-    return _join([call.outputs or [] for call in calls])
+    return join([call.outputs or [] for call in calls])
 
 
-def _join(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+def join(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """Outputs of all pieces, one behind the other. Raises BadModelOutput when they do not fit together."""
     try:
         return [
