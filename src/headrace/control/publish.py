@@ -20,7 +20,7 @@ def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]
 
 
 def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
-    routes = [_deployment(s, desired, observed) for s in desired.deployments.values() if s.endpoint == name]
+    routes = [deployment(s, desired, observed) for s in desired.deployments.values() if s.endpoint == name]
     routes += [
         _failed(name, version, reason) for (endpoint, version), reason in desired.failures.items() if endpoint == name
     ]
@@ -46,7 +46,8 @@ def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[st
     return {known[name]: share for name, share in found.items()} or {routes[0].id: 1.0}
 
 
-def _deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> DeploymentRoute:
+def deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> DeploymentRoute:
+    """The route of one version, with every replica of it."""
     replicas = []
     loaded = observed.loaded.get((spec.id, spec.artifact.digest))
     model = loaded.model if loaded is not None else None
