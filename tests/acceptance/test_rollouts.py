@@ -194,3 +194,35 @@ def _phase_or_none(client: headrace.Client) -> str | None:
         return phase(client)
     except errors.NotReady:
         return None
+
+
+def test_an_alias_that_moves_begins_a_rollout_where_it_is_followed(tmp_path: Path) -> None:
+    state, file = tmp_path / "state", tmp_path / "headrace.yaml"
+    for number in range(3):
+        push(state, tmp_path / str(number))
+    file.write_text("endpoints:\n  m: {model: m@champion, follow: rollout}\n  still: {model: m@champion}\n")
+    with served("--state", state, directory=tmp_path / "run") as server, client_of(server) as client:
+        with pytest.raises(errors.UnknownModel, match="no alias 'champion'"):
+            client.endpoints.apply(file)
+        client.models.alias("m", "champion", 1)
+        client.endpoints.apply(file)
+        assert client.endpoints.show("m").document == {"model": "m@1", "follow": "rollout:champion"}
+        client.models.alias("m", "champion", 2)
+        eventually(lambda: client.endpoints.show("m").owner.startswith("rollout "))
+        assert client.rollouts.status("m").who == "alias m@champion"
+        eventually(lambda: phase(client) == "step")
+        client.rollouts.abort("m")
+        client.models.alias("m", "champion", 3)
+        eventually(lambda: phase(client) == "step")
+        for _ in range(4):
+            client.rollouts.promote("m")
+        eventually(lambda: phase(client) == "promoted")
+        client.rollouts.promote("m")
+        assert client.endpoints.show("m").document == {"model": "m@3", "follow": "rollout:champion"}
+        assert client.endpoints.show("still").document == {"model": "m@1"}
+        # The one that was aborted is not tried again by itself.
+        client.models.alias("m", "champion", 2)
+        file.write_text("endpoints:\n  m: {model: m@3, follow: rollout}\n")
+        with pytest.raises(errors.BadSettings, match="follow: rollout needs a model that is named by an alias"):
+            client.endpoints.plan(file)
+        assert client.endpoints.show("m").versions == {"main": "3"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import applying, events
+from headrace.app import applying, events, following
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.state_location import Location
 from headrace.control import rollout as rules
@@ -32,7 +32,7 @@ from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, s
 from headrace.control.trial_sums import TrialSums
 from headrace.core import errors, names
 from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind
-from headrace.core.endpoints import DeploymentSpec
+from headrace.core.endpoints import DeploymentSpec, deployment_id
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.traffic import MAIN
@@ -40,6 +40,8 @@ from headrace.core.versions import Event
 from headrace.telemetry import logging
 
 TICK_S = 0.1
+FOLLOW_S = 2.0
+"""Between looks at the aliases that are followed."""
 LOOK_S = 10.0
 """Between looks at what gateways have counted; shorter where the blocks of the analysis are."""
 
@@ -86,6 +88,8 @@ class Rollouts:
         self._say = say
         self._changed = changed
         self._live: dict[str, _Live] = {}
+        self._followed: set[tuple[str, str]] = set()
+        """(endpoint, reference) of rollouts that an alias began, or could not."""
         self._ended: dict[str, Rollout] = {}
         """The last one of each endpoint, for servers that keep no state."""
         self._log = logging.Log("headrace.controller")
@@ -183,8 +187,12 @@ class Rollouts:
 
     async def run(self) -> None:
         """Look, decide, act; for as long as the controller runs."""
+        followed = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
+            if time.monotonic() - followed > FOLLOW_S:
+                followed = time.monotonic()
+                await self._follow_aliases()
             for rollout in list(self.active.values()):
                 try:
                     await self._tick(rollout)
@@ -195,6 +203,33 @@ class Rollouts:
                         endpoint=rollout.endpoint,
                         reason=error.message,
                     )
+
+    async def _follow_aliases(self) -> None:
+        """``follow: rollout``: an alias that was moved begins a rollout, once for each version."""
+        for wish in following.wishes(self._manager.records.values()):
+            if wish.endpoint in self.active or self._manager.lock.locked():
+                continue
+            try:
+                to = await asyncio.to_thread(following.target, wish, self._location, self._manager.state)
+                if to is None or (wish.endpoint, to) in self._followed or await self._was_tried(wish, to):
+                    continue
+                self._followed.add((wish.endpoint, to))
+                request = RolloutRequest(wish.endpoint, to, deployment=wish.deployment)
+                await self.start(request, who=f"alias {wish.model}@{wish.alias}")
+            except errors.HeadraceError as error:
+                self._log.warning(
+                    "an alias could not be followed",
+                    action="follow_failed",
+                    endpoint=wish.endpoint,
+                    reason=f"{wish.model}@{wish.alias}: {error.message}",
+                )
+
+    async def _was_tried(self, wish: following.Wish, to: str) -> bool:
+        """It was rolled back or aborted: whoever wants it nevertheless says so."""
+        new = deployment_id(wish.endpoint, to.rpartition("@")[2])
+        return any(
+            r.spec.new == new and r.state.phase is not Phase.DONE for r in await self.rollouts(wish.endpoint, 20)
+        )
 
     def resume(self, rollouts: list[Rollout]) -> None:
         """Go on with what a controller before this one was doing."""
