@@ -112,7 +112,7 @@ def start(
     with _connected(server, state, as_json) as rollouts:
         started = rollouts.start(
             endpoint,
-            to,
+            _absolute(to),
             deployment=deployment,
             canary=canary,
             linear=linear,
@@ -201,6 +201,11 @@ def abort(endpoint: Endpoint, server: Server = None, state: State = None, as_jso
 
 
 # --- what is read ---
+
+
+def _absolute(version: str) -> str:
+    """A path that counts from here is told so that it counts from anywhere: no version begins like one."""
+    return str(Path(version).expanduser().absolute()) if version.startswith((".", "~")) else version
 
 
 def _seconds(option: str, text: str | None) -> float | None:
