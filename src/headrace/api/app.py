@@ -24,6 +24,7 @@ from headrace.api import (
     models,
     problems,
     replicas,
+    settings_schema,
     trust,
     versions,
 )
@@ -56,6 +57,7 @@ def create_app(
     commands: EndpointCommands | None = None,
     registry: RegistryAccess | None = None,
     guard: Guard | None = None,
+    schema: Callable[[], str] | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -67,6 +69,7 @@ def create_app(
     commands            what can be done to endpoints; None: they are only read
     registry            None: this server owns none, and the routes of the registry say so
     guard               who may do what; None lets everybody in
+    schema              the JSON Schema of headrace.yaml; None: it is not shown
     """
     app = FastAPI(
         title="Headrace management API",
@@ -90,6 +93,8 @@ def create_app(
         api.include_router(noun.router(view))
     if commands is not None:
         api.include_router(endpoint_changes.router(commands))
+    if schema is not None:
+        api.include_router(settings_schema.router(schema))
     requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))

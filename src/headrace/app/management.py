@@ -47,6 +47,7 @@ def _build(  # type: ignore[no-untyped-def]
     guard: Guard,
 ):
     from headrace.api.app import create_app
+    from headrace.app import settings_schema
 
     return create_app(
         view,
@@ -55,4 +56,5 @@ def _build(  # type: ignore[no-untyped-def]
         commands=commands,
         registry=registry,
         guard=guard,
+        schema=settings_schema.document,
     )

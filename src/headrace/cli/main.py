@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drain": ("headrace.cli.endpoints:drain_app", "Give the traffic of a deployment to the others."),
     "pause": ("headrace.cli.endpoints:pause_app", "Refuse the requests of an endpoint for a while."),
     "resume": ("headrace.cli.endpoints:resume_app", "Take them again."),
+    "schema": ("headrace.cli.schema", "Print the JSON Schema of headrace.yaml, for editors."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),
 }
