@@ -15,13 +15,14 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import applying, events, following
+from headrace.app import applying, events, following, measuring
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.state_location import Location
 from headrace.control import rollout as rules
 from headrace.control import rollout_state, rollout_traffic
 from headrace.control.analysis import verdict as verdicts
 from headrace.control.analysis.judge import judge
+from headrace.control.analysis.settings import MetricSettings
 from headrace.control.analysis.verdict import Finding, Verdict
 from headrace.control.endpoint_changes import owned_by_another
 from headrace.control.golden import GoldenReport
@@ -35,6 +36,7 @@ from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, deployment_id
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
+from headrace.core.tallies import Measurement
 from headrace.core.traffic import MAIN
 from headrace.core.versions import Event
 from headrace.telemetry import logging
@@ -56,8 +58,9 @@ class _Live:
         self.looked = time.monotonic()
         self.judged_step = rollout.state.step
         self.asking: asyncio.Task[None] | None = None
-        self.unkept = False
-        """Its last move is not in the state yet."""
+        self.measurements: list[Measurement] = []
+        """For the next look."""
+        self.measuring: list[asyncio.Task[None]] = []
 
 
 class Rollouts:
@@ -289,18 +292,44 @@ class Rollouts:
         if rollout.judge is None or seconds < min(LOOK_S, rollout.analysis.block_s / 2):
             return rollout
         live.looked = time.monotonic()
+        self._measure(rollout, live)
         at = rollout_state.traffic_phase(rollout.state)
         mirrored = at is Phase.STEP and not rollout_state.share(rollout.spec, rollout.state)
         observation = live.sums.observe(self._loads(), seconds, mirrored=mirrored)
         if observation is None:
             return rollout
-        found = rollout.judge.look(observation)
+        measurements, live.measurements = tuple(live.measurements), []
+        found = rollout.judge.look(replace(observation, measurements=measurements))
         if at not in (Phase.STEP, Phase.PROMOTED):
             return rollout  # only what the old version is like was learned
         live.judged_step = rollout.state.step
         looked = replace(rollout, verdict=_without_live(found) if mirrored else found)
         self.active[rollout.endpoint] = looked
         return looked
+
+    def _measure(self, rollout: Rollout, live: _Live) -> None:
+        """Begin to measure what is to be asked elsewhere; the next look has the result."""
+
+        async def one(metric: MetricSettings) -> None:
+            live.measurements.append(await measuring.measure(metric, rollout))
+
+        live.measuring = [task for task in live.measuring if not task.done()]
+        if rollout_state.traffic_phase(rollout.state) in (Phase.STEP, Phase.PROMOTED) and not live.measuring:
+            live.measuring = [asyncio.create_task(one(m)) for m in rollout.analysis.metrics if m.query]
+
+    async def measured(self, endpoint: str, metric: str, value: float) -> Rollout:
+        """A metric that is posted. Raises UnknownModel when no rollout is under way, or it is not judged by this."""
+        rollout = self.active.get(endpoint)
+        if rollout is None:
+            raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
+        names_ = [m.name for m in rollout.analysis.metrics if not m.query]
+        if metric not in names_:
+            raise errors.UnknownModel(
+                f"the rollout of {endpoint!r} is not judged by a metric {metric!r} that is posted; it has:"
+                f" {', '.join(names_) or 'none'}"
+            )
+        self._live[endpoint].measurements.append(Measurement(metric, value))
+        return rollout
 
     # --- acting ---
 
@@ -402,8 +431,9 @@ class Rollouts:
     def _finish(self, rollout: Rollout) -> None:
         self.active.pop(rollout.endpoint, None)
         live = self._live.pop(rollout.endpoint, None)
-        if live is not None and live.asking is not None:
-            live.asking.cancel()
+        for task in [] if live is None else [live.asking, *live.measuring]:
+            if task is not None:
+                task.cancel()
         self._desired.trials.pop(rollout.endpoint, None)
         self._ended[rollout.endpoint] = rollout
         self._changed.set()
