@@ -7,6 +7,7 @@ decisions. A rollout's state is kept with every move, so that a controller that 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import secrets
 import time
@@ -91,6 +92,8 @@ class Rollouts:
         self._say = say
         self._changed = changed
         self._live: dict[str, _Live] = {}
+        self._deciding = asyncio.Lock()
+        """A command and the loop take turns."""
         self._followed: set[tuple[str, str]] = set()
         """(endpoint, reference) of rollouts that an alias began, or could not."""
         self._ended: dict[str, Rollout] = {}
@@ -157,14 +160,15 @@ class Rollouts:
 
     async def command(self, endpoint: str, said: Command, *, who: str) -> Rollout:
         """Pause, resume, promote, abort. Raises UnknownModel, Conflict with the reason why not."""
-        rollout = self.active.get(endpoint)
-        if rollout is None:
-            raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
-        decision = rules.command(rollout.spec, rollout.state, said, who, time.time())
-        if decision.refused:
-            raise errors.Conflict(decision.refused)
-        await self._follow(rollout, decision, who)
-        return self.active.get(endpoint) or self._ended[endpoint]
+        async with self._deciding:
+            rollout = self.active.get(endpoint)
+            if rollout is None:
+                raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
+            decision = rules.command(rollout.spec, rollout.state, said, who, time.time())
+            if decision.refused:
+                raise errors.Conflict(decision.refused)
+            await self._follow(rollout, decision, who)
+            return self.active.get(endpoint) or self._ended[endpoint]
 
     async def rollout(self, endpoint: str) -> Rollout:
         """The one under way, else the last one. Raises UnknownModel."""
@@ -198,7 +202,9 @@ class Rollouts:
                 await self._follow_aliases()
             for rollout in list(self.active.values()):
                 try:
-                    await self._tick(rollout)
+                    async with self._deciding:
+                        if (now := self.active.get(rollout.endpoint)) is not None:
+                            await self._tick(now)
                 except errors.HeadraceError as error:
                     self._log.warning(
                         "a rollout could not go on; trying again",
@@ -342,25 +348,27 @@ class Rollouts:
             share = rollout_state.share(rollout.spec, state)
             line = StoryLine(time.time(), state.phase, state.step, share, state.reason)
             made = replace(made, story=(*rollout.story, line))
-        self._prepare(made, decision)
-        made = self.active[rollout.endpoint]
+        if any(isinstance(action, rules.BeginStep) for action in decision.actions):
+            # A copy: when the move cannot be kept it is made again.
+            fresh = copy.deepcopy(made.judge)
+            if fresh is not None:
+                fresh.begin_step()
+            made = replace(made, judge=fresh, verdict=None)
         if moved:
-            await self._move(made, decision, who)
+            await self._move(made, who)
+        self._arrive(made, decision)
 
-    def _prepare(self, rollout: Rollout, decision: Decision) -> None:
-        """What has to happen in this process, whatever the state says to it."""
-        live = self._live[rollout.endpoint]
-        for action in decision.actions:
-            match action:
-                case rules.BeginStep():
-                    if rollout.judge is not None:
-                        rollout.judge.begin_step()
-                    rollout = replace(rollout, verdict=None)
-                    live.judged_step = -1
-                case rules.AskGolden():
-                    rollout = replace(rollout, golden=None)
-        self.active[rollout.endpoint] = rollout
-        if any(isinstance(action, rules.AskGolden) for action in decision.actions):
+    def _arrive(self, rollout: Rollout, decision: Decision) -> None:
+        """The decision is in effect, and kept."""
+        current = self.active.get(rollout.endpoint)
+        if rollout.ended or current is None:
+            return
+        asks = any(isinstance(action, rules.AskGolden) for action in decision.actions)
+        # Answers may have come while the move was being kept.
+        self.active[rollout.endpoint] = replace(rollout, golden=None if asks else current.golden)
+        if any(isinstance(action, rules.BeginStep) for action in decision.actions):
+            self._live[rollout.endpoint].judged_step = -1
+        if asks:
             self._ask_golden(rollout)
 
     def _ask_golden(self, rollout: Rollout) -> None:
@@ -377,18 +385,16 @@ class Rollouts:
 
         self._live[rollout.endpoint].asking = asyncio.create_task(ask())
 
-    async def _move(self, rollout: Rollout, decision: Decision, who: str) -> None:
+    async def _move(self, rollout: Rollout, who: str) -> None:
         endpoint, state = rollout.endpoint, rollout.state
         current = self._manager.records[endpoint]
         new = current.deployment(rollout.spec.new)
         if new is None:
             raise errors.Bug(f"rollout {rollout.id} has lost its new version")
         record = rollout_traffic.record_of(rollout, current, new)
-        self._desired.trials[endpoint] = rollout_traffic.trial_of(rollout)
-        if rollout.ended:
-            self._finish(rollout)
         if state.phase in (Phase.ROLLED_BACK, Phase.ABORTED):
             # One routing change, before anything is written: the state may be slow, or gone.
+            self._finish(rollout)
             self._manager.force(record, state.reason)
             await self._keep(rollout, who)
         else:
@@ -401,6 +407,10 @@ class Rollouts:
                     quiet=True,
                     rollouts=[rollout],
                 )
+            self._desired.trials[endpoint] = rollout_traffic.trial_of(rollout)
+            self._changed.set()
+            if rollout.ended:
+                self._finish(rollout)
         self._tell(rollout)
 
     async def _keep(self, rollout: Rollout, who: str) -> None:
