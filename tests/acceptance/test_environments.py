@@ -74,6 +74,11 @@ def models(*arguments: str | Path, state: Path) -> Any:
     return json.loads(done.stdout)
 
 
+def environments_of(state: Path) -> dict[str, str]:
+    """Variables of a server with a state of its own, for a state has one server, that shares the environments."""
+    return {"HEADRACE_ENVIRONMENTS__FOLDER": str(state / "environments")}
+
+
 def tells(server: Served, model: str) -> list[str]:
     answer = ask(server.address, model, [1.0])
     assert answer.status == 200, answer.document
@@ -146,7 +151,11 @@ def test_the_build_is_told_from_begin_to_end(first: Served, environment: Path) -
 
 
 def test_a_second_start_uses_what_is_there(first: Served, state: Path, tmp_path: Path) -> None:
-    with served("tells@1", "--state", state, directory=tmp_path) as server:
+    (tmp_path / "tells.py").write_text(TELLS)
+    (tmp_path / "old.txt").write_text(REQUIREMENTS)
+    own = tmp_path / "state"
+    models("push", "tells", tmp_path / "tells.py", "--requirements", tmp_path / "old.txt", "--trust", state=own)
+    with served("tells@1", "--state", own, directory=tmp_path, environment=environments_of(state)) as server:
         assert tells(server, "tells")[:2] == [OLD_NUMPY, OLD_SKLEARN]
         assert events_of(server, "EnvironmentBuilding") == []
         (done,) = events_of(server, "EnvironmentDone")
@@ -181,8 +190,9 @@ def test_a_pipeline_of_an_older_scikit_learn_is_served_as_it_was_trained(
     sklearn_version, numpy_version, *labels = trained.stdout.split()
     assert (sklearn_version, numpy_version) == (OLD_SKLEARN, OLD_NUMPY), trained.stderr
     (tmp_path / "old.txt").write_text(REQUIREMENTS)
-    models("push", "iris", pipeline, "--requirements", tmp_path / "old.txt", "--trust", state=state)
-    with served("iris@1", "--state", state, directory=tmp_path / "run") as server:
+    own = tmp_path / "state"
+    models("push", "iris", pipeline, "--requirements", tmp_path / "old.txt", "--trust", state=own)
+    with served("iris@1", "--state", own, directory=tmp_path / "run", environment=environments_of(state)) as server:
         assert [done["outcome"] for done in events_of(server, "EnvironmentDone")] == ["reused"]
         script = "from sklearn.datasets import load_iris; print(load_iris(return_X_y=True)[0][::30].tolist())"
         rows = json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
@@ -191,7 +201,8 @@ def test_a_pipeline_of_an_older_scikit_learn_is_served_as_it_was_trained(
         assert "InconsistentVersionWarning" not in server.log()
 
 
-def test_packages_that_nobody_vouched_for_are_not_fetched(state: Path, tmp_path: Path) -> None:
+def test_packages_that_nobody_vouched_for_are_not_fetched(tmp_path: Path) -> None:
+    state = tmp_path / "state"
     (tmp_path / "tells.py").write_text(TELLS)
     (tmp_path / "old.txt").write_text("six==1.16.0\n")
     (pushed,) = models("push", "careless", tmp_path / "tells.py", "--requirements", tmp_path / "old.txt", state=state)
@@ -213,14 +224,14 @@ def test_packages_that_nobody_vouched_for_are_not_fetched(state: Path, tmp_path:
     ids=["does-not-exist", "contradicts-itself", "contradicts-the-worker"],
 )
 def test_what_cannot_be_built_fails_with_uvs_words_beside_a_version_that_serves(
-    lines: str, says: tuple[str, ...], state: Path, tmp_path: Path
+    lines: str, says: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "tells.py").write_text(TELLS)
     (tmp_path / "bad.txt").write_text(lines)
     (tmp_path / "headrace.yaml").write_text(
         "endpoints:\n  bad: {model: tells.py, requirements: bad.txt}\n  good: {model: tells.py}\n"
     )
-    with served("--state", state, directory=tmp_path) as server:
+    with served("--state", tmp_path / "state", directory=tmp_path) as server:
         (failed,) = events_of(server, "ModelFailed")
         assert failed["endpoint"] == "bad"
         reason = " ".join(failed["reason"].split())  # some releases of uv wrap their lines

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.core import binding, errors
+from headrace.core import binding, comparison, errors
 from headrace.core.models import Signature, TensorSpec
 from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.core.tensors import DType
 from headrace.protocols import (
     compression,
     credentials,
+    golden_lines,
     grpc_frames,
     grpc_status,
     health,
@@ -141,6 +142,21 @@ def fuzz_credentials(data: bytes) -> None:
     first, second, third = (*values, *[None] * (3 - len(values)))
     found = credentials.read((first, second, third))
     assert isinstance(found, credentials.SignedBy) or found in data or b"asic" in data.lower()
+
+
+def fuzz_golden_lines(data: bytes) -> None:
+    """A file of golden requests; what is read and written again is the same."""
+    for request in golden_lines.read(data, "golden.jsonl"):
+        try:
+            [again] = golden_lines.read(golden_lines.write(request), "again")
+        except errors.CallerError as error:
+            raise AssertionError(f"what was written is refused: {error.message}") from error
+        for one, two in ((request.inputs, again.inputs), (request.outputs, again.outputs)):
+            exact = {tensor.name: comparison.EXACT for tensor in one}
+            assert comparison.compare(one, two, exact).agrees
+        assert (again.parameters, again.tolerances, again.name) == (
+            request.parameters, request.tolerances, request.name,
+        )  # fmt: skip
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -145,7 +145,8 @@ def test_a_server_that_owns_the_registry_keeps_the_same(run: Run, server: mlflow
     provenance = found["version"]["provenance"]
     assert (provenance["tracked"]["uri"], provenance["tracked"]["run_id"]) == ("models:/fraud/2", server.seeded["run"])
     assert (provenance["git_sha"], provenance["metrics"]) == (mlflow_server.COMMIT, {"auc": 0.875})
-    assert found["version"]["requirements"] == "model/requirements.txt"
+    assert found["version"]["requirements"] is None, "it lists all that the training had: it runs in the server's own"
+    assert found["version"]["provenance"]["packages"]
     assert "the signature has columns that the model lacks: balance" in found["notes"]
     assert found["version"]["artifact"]["warnings"] == found["notes"][1:]
 

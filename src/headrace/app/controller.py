@@ -24,6 +24,7 @@ from headrace.app import (
     controller_state,
     events,
     exposure,
+    golden_requests,
     kept_keys,
     orders,
     resources,
@@ -37,9 +38,11 @@ from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.gateway_link import GatewayServer
+from headrace.app.golden_files import golden_file
 from headrace.app.key_following import follow_keys
 from headrace.app.management import serve_management
 from headrace.app.registry_access import KeptRegistry
+from headrace.app.rollouts import Rollouts
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import Location, locate_for_server
 from headrace.app.version_environments import VersionEnvironments
@@ -47,7 +50,10 @@ from headrace.app.watching import Change, Watched, Watcher
 from headrace.backends.environments.folder import environment_of
 from headrace.control import plan as planning
 from headrace.control import publish
+from headrace.control.analysis.verdict import Finding
+from headrace.control.golden import GoldenReport
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import MANUAL, Owner, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, deployment_id, endpoint_and_version
@@ -55,7 +61,7 @@ from headrace.core.envelope import Splitter, wrap
 from headrace.core.keys import NO_KEYS, KeySet
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
-from headrace.core.routes import RouteTable
+from headrace.core.routes import DeploymentRoute, ReplicaRoute, RouteTable
 from headrace.core.traffic import EndpointTraffic, TrafficPolicy
 from headrace.pipeline.auth import Guard
 from headrace.replica.spec import ReplicaSpec
@@ -72,6 +78,8 @@ _EVENTS_KEPT = 1000
 _WORKERS_REMEMBERED = 256
 """Workers whose last lines can be read, dead ones included."""
 _LOAD_ATTEMPTS = 5
+_GOLDEN_LOOKS, _GOLDEN_LOOK_S = 300, 0.1
+"""For a replica in the place of one that died of a golden request."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_report = msgspec.msgpack.Decoder(orders.Report).decode
@@ -118,9 +126,20 @@ class Controller:
         self._endpoints = EndpointManager(
             Path(role.directory), self._desired, self._observed, self._switches, say=self._say, changed=self._changed
         )
-        location = self._settings.location or self._other_location()
+        location = self._location = self._settings.location or self._other_location()
         self.operations = EndpointOperations(self._endpoints, location)
-        self._keeper = StateKeeper(self._endpoints, location, self._recorder, role.management_url)
+        self.rollouts = Rollouts(
+            self._endpoints,
+            location,
+            self._desired,
+            self._observed,
+            loads=self.loads,
+            reachable=self._reachable,
+            golden=self._ask_golden,
+            say=self._say,
+            changed=self._changed,
+        )
+        self._keeper = StateKeeper(self._endpoints, self.rollouts, location, self._recorder, role.management_url)
         # Without a home they last as long as this run.
         environments = Path(self._settings.environments_folder or Path(role.directory) / "environments")
         self._environments = VersionEnvironments(environments, self._observed, self, self._say)
@@ -141,7 +160,10 @@ class Controller:
             asyncio.create_task(self._work()),
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
-            asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role, self._guard)),
+            asyncio.create_task(self._run_rollouts()),
+            asyncio.create_task(
+                serve_management(self, self.operations, self.rollouts, self._registry(), self._role, self._guard)
+            ),
         ]
         kept = kept_keys.load(Path(self._role.directory), self._role.began)
         if kept is not None:
@@ -164,6 +186,37 @@ class Controller:
         """Of a server that goes by no state: where the registry is when somebody applies ``fraud@champion``."""
         nowhere = Path(self._role.directory) / "state"
         return locate_for_server(None, None, None, os.environ) or Location(nowhere, None, str(nowhere / "artifacts"))
+
+    async def _run_rollouts(self) -> None:
+        await self._adopted.wait()
+        await self.rollouts.run()
+
+    async def _ask_golden(self, rollout: Rollout, spec: DeploymentSpec) -> GoldenReport:
+        """What a new version answers to the golden requests that were registered with it."""
+        path = await asyncio.to_thread(golden_file, rollout, self._location, self._endpoints.state)
+        if path is None:
+            return GoldenReport(Finding.PASS, "it has none")
+        route = publish.deployment(spec, self._desired, self._observed)
+        replica = _ready(route, "")
+        if replica is None or route.signature is None:
+            return GoldenReport(Finding.INCONCLUSIVE, "no replica of it is ready")
+        terms = golden_requests.Terms(
+            route.slots,
+            spec.batching.max_batch_size,
+            idempotent=route.idempotent,
+            timeout_s=spec.timeout_s,
+            total_s=rollout.spec.max_golden_s,
+        )
+
+        async def another(dead: str) -> ReplicaRoute | None:
+            for _ in range(_GOLDEN_LOOKS):
+                found = _ready(publish.deployment(spec, self._desired, self._observed), dead)
+                if found is not None:
+                    return found
+                await asyncio.sleep(_GOLDEN_LOOK_S)
+            return None
+
+        return await golden_requests.ask(replica, route.signature, path, terms, another)
 
     def _registry(self) -> KeptRegistry | None:
         """What the management API offers of the registry: that of the state, when this server owns it."""
@@ -243,6 +296,7 @@ class Controller:
         self._desired.failures = {(endpoint, version): reason for endpoint, version, reason in state.failures}
         self._switches.update({(switch.endpoint, switch.deployment): switch for switch in state.switches})
         self._endpoints.records = {record.name: record for record in state.records}
+        self.rollouts.resume(list(state.rollouts))
         self._desired.paused = {record.name: record.paused for record in state.records if record.paused}
         for deployment, failure in state.load_failures.items():
             restarts = self._observed.restarts_of(deployment)
@@ -263,6 +317,7 @@ class Controller:
             load_failures={d: LoadFailure(r.load_failure, r.log_tail) for d, r in restarts.items() if r.load_failure},
             watched=self._watched,
             records=tuple(self._endpoints.records.values()),
+            rollouts=tuple(self.rollouts.active.values()),
         )
         if state != self._saved:
             controller_state.save(self._state_path, state)
@@ -322,8 +377,8 @@ class Controller:
             await self._endpoints.begin(records_of([change.candidate], [result], self._settings.traffic, self._owner()))
             return
         aims = change.candidate.served or serving is None
-        leaves = change.replaces and deployment_id(endpoint, change.replaces)
-        await self._endpoints.watched(endpoint, added=result, name=name if aims else None, leaves=leaves)
+        replaces = change.replaces is not None
+        await self._endpoints.watched(endpoint, added=result, name=name if aims else None, replaces=replaces)
 
     def _keeps(self, changed: DeploymentSpec) -> bool:
         """A version of this number is deployed and works, or may yet: it is not replaced in place."""
@@ -545,6 +600,7 @@ class Controller:
 
     def _settled(self, spec: DeploymentSpec) -> bool:
         failed = bool(self._observed.restarts_of(spec.id).load_failure)
+        failed = failed or planning.is_dormant(spec, self._desired, self._observed)
         return failed or len(self._observed.ready(spec.id)) >= spec.replicas
 
     # --- what the supervisor and the gateways say ---
@@ -640,6 +696,9 @@ class Controller:
 
     def _on_load(self, report: LoadReport) -> None:
         self._explain(report)
+        if not self._desired.awake.issuperset(report.asked_for):
+            self._desired.awake.update(report.asked_for)
+            self._changed.set()
         leaving = any(w.stopping_since is not None for w in self._observed.workers.values())
         if not self._announced or leaving or self._switches or self._switched:
             self._changed.set()
@@ -699,6 +758,12 @@ class Controller:
                 for s in self._desired.deployments.values()
             )
         )
+
+
+def _ready(route: DeploymentRoute, other_than: str) -> ReplicaRoute | None:
+    """A replica that can be asked."""
+    able = (r for r in route.replicas if r.state is ReplicaState.READY and r.id != other_than)
+    return next(able, None)
 
 
 def main(arguments: list[str]) -> int:

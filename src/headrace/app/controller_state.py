@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.app.watching import Watched
+from headrace.control.rollout_story import Rollout
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.traffic import EndpointTraffic
@@ -45,6 +46,7 @@ class ControllerState(msgspec.Struct, frozen=True):
     load_failures: dict[str, LoadFailure]
     watched: Watched | None
     records: tuple[EndpointRecord, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
 
 
 def save(path: Path, state: ControllerState) -> None:

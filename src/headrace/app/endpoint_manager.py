@@ -19,6 +19,8 @@ from headrace.app.controller_state import Switch
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import who_am_i
 from headrace.control.observed import Desired, Observed
+from headrace.control.plan import is_dormant
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
@@ -108,6 +110,9 @@ class EndpointManager:
         current = live.targets.get(name)
         if current is None or current == target or current not in self._desired.deployments:
             return target
+        if is_dormant(self._desired.deployments[current], self._desired, self._observed):
+            return target  # nobody has asked for either yet
+        self._desired.awake.add(target)
         old = None if record.deployment(current) is not None else current
         self._switches[key] = Switch(record.name, name, target, old)
         return current
@@ -195,9 +200,10 @@ class EndpointManager:
         who: str,
         why: str = "",
         quiet: bool = False,
+        rollouts: Sequence[Rollout] = (),
     ) -> list[EndpointRecord]:
         """Keep these records, and go for them. Their generation, author and time are filled in. ``quiet``: whoever
-        watches the server is told otherwise.
+        watches the server is told otherwise. ``rollouts`` are kept with them, in the same transaction.
 
         Raises Conflict, StoreFailed; nothing is changed then."""
         if not self.lock.locked():
@@ -207,7 +213,7 @@ class EndpointManager:
         gone = [self.records[name] for name in deleted if name in self.records]
         tell = [self._event(what, record, before[record.name], who, why) for record in made]
         tell += [self._event("endpoint.delete", None, record, who, why) for record in gone]
-        await self._keep(made, gone, tell)
+        await self._keep(made, gone, tell, rollouts)
         for record in made:
             if not quiet:
                 self._forget_failures(record.name)
@@ -230,10 +236,21 @@ class EndpointManager:
         return replace(made, before=before.before or before.settled())
 
     async def _keep(
-        self, records: Sequence[EndpointRecord], deleted: Sequence[EndpointRecord], tell: Sequence[Event]
+        self,
+        records: Sequence[EndpointRecord],
+        deleted: Sequence[EndpointRecord],
+        tell: Sequence[Event],
+        rollouts: Sequence[Rollout] = (),
     ) -> None:
         if self.state is not None:
-            await asyncio.to_thread(self.state.change, records, deleted, tell)
+            await asyncio.to_thread(self.state.change, records, deleted, tell, rollouts)
+
+    def force(self, record: EndpointRecord, reason: str) -> None:
+        """Go for this record at once, and keep it as soon as the state can be reached: nothing may hold up the way
+        back from a version that does harm."""
+        self._unsettled[record.name] = reason
+        self.adopt(replace(record, before=None))
+        self._work.set()
 
     @staticmethod
     def _event(
@@ -249,11 +266,12 @@ class EndpointManager:
             new = [r for r in records if not _same(self.records.get(r.name), r)]
             await self.change(new, what="endpoint.serve", who=who_am_i(), quiet=True)
 
-    async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, leaves: str | None) -> None:
+    async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, replaces: bool) -> None:
         """--watch found another version. ``name``: of the deployment that it is to serve under, None for none;
-        ``leaves``: id of the version that it replaces."""
+        ``replaces``: the one that serves there now leaves."""
         async with self.lock:
             known = self.records[endpoint]
+            leaves = known.traffic.targets.get(name) if replaces and name is not None else None
             rest = [spec for spec in known.deployments if spec.id not in (added.id, leaves)]
             traffic = known.traffic if name is None else known.traffic.aimed(name, added.id)
             record = replace(known, deployments=(*rest, added), traffic=traffic)

@@ -82,6 +82,17 @@ class EndpointChanged(msgspec.Struct, frozen=True, tag=True):
     why: str = ""
 
 
+class RolloutMoved(msgspec.Struct, frozen=True, tag=True):
+    """A rollout is in another phase or step. ``share``: of the traffic, that the new version has, 0..1."""
+
+    endpoint: str
+    rollout: str
+    phase: str
+    step: int
+    share: float
+    reason: str
+
+
 class TrafficShifted(msgspec.Struct, frozen=True, tag=True):
     """Deployments that are not ready take no traffic while others can, or all take their own again: ``waiting`` is
     empty then. ``shares``: deployment name → share of the endpoint's requests, in all 1."""
@@ -117,6 +128,7 @@ Event = (
     | VersionLoaded
     | TrafficShifted
     | EndpointChanged
+    | RolloutMoved
     | BatchingExplained
     | Draining
     | Stopped

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from headrace.app import controller_address
 from headrace.app.registry_state import LEASE, RegistryState, who_am_i
 from headrace.app.state_location import Location
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.versions import Event
@@ -100,8 +101,22 @@ class OwnedState:
         with State(self._database).reading() as transaction:
             return transaction.endpoints.all()
 
+    def rollouts(self, endpoint: str | None, limit: int) -> list[Rollout]:
+        """Newest first; of one endpoint, or of all."""
+        with State(self._database).reading() as transaction:
+            kept = transaction.rollouts
+            return kept.all(limit, Rollout) if endpoint is None else kept.of(endpoint, limit, Rollout)
+
+    def active_rollouts(self) -> list[Rollout]:
+        with State(self._database).reading() as transaction:
+            return transaction.rollouts.active(Rollout)
+
     def change(
-        self, records: Sequence[EndpointRecord], deleted: Sequence[EndpointRecord], tell: Sequence[Event]
+        self,
+        records: Sequence[EndpointRecord],
+        deleted: Sequence[EndpointRecord],
+        tell: Sequence[Event],
+        rollouts: Sequence[Rollout] = (),
     ) -> None:
         """Everything happens, with its events, or nothing. Raises Conflict, LeaseLost, StoreFailed."""
         with self._writing() as transaction:
@@ -109,6 +124,8 @@ class OwnedState:
                 transaction.endpoints.put(record)
             for record in deleted:
                 transaction.endpoints.delete(record.name, record.generation)
+            for rollout in rollouts:
+                transaction.rollouts.put(rollout)
             for event in tell:
                 transaction.events.add(event)
 

@@ -24,6 +24,7 @@ from headrace.core import errors, names
 from headrace.core.environments import REQUIREMENTS
 from headrace.core.models import Artifact, Signature
 from headrace.core.versions import Draft, Provenance, Registration, StoredFile, Version
+from headrace.protocols import golden_lines
 from headrace.runtimes import digest, repository, version_files
 from headrace.runtimes.repository import Found
 from headrace.store.artifacts import Artifacts
@@ -213,7 +214,8 @@ def _inspect(found: list[Found]) -> list[Artifact]:
 def _extras(request: PushRequest) -> dict[str, Path]:
     extras = {}
     if request.golden is not None:
-        version_files.check_golden(request.golden, f"--golden {request.golden}")
+        name = f"--golden {request.golden}"
+        golden_lines.check(version_files.read_golden(request.golden, name), name)
         extras[version_files.GOLDEN] = request.golden
     if request.reference is not None:
         version_files.check_reference(request.reference, f"--reference {request.reference}")

@@ -18,6 +18,7 @@ from headrace.core import errors, names
 from headrace.core.environments import REQUIREMENTS
 from headrace.core.models import Artifact
 from headrace.core.versions import Draft, Registration, StoredFile
+from headrace.protocols import golden_lines
 from headrace.runtimes import digest, version_files
 from headrace.store.artifacts import Artifacts
 
@@ -113,6 +114,6 @@ def _check_accompanying(root: Path, wanted: Registration, artifact: Artifact) ->
         raise errors.InvalidInput(f"these files do not belong to the model {wanted.path}: {shown}")
     version_files.require_inspected(artifact, {file.path: file.digest for file in wanted.files})
     if wanted.golden is not None:
-        version_files.check_golden(root / wanted.golden, wanted.golden)
+        golden_lines.check(version_files.read_golden(root / wanted.golden, wanted.golden), wanted.golden)
     if wanted.reference is not None:
         version_files.check_reference(root / wanted.reference, wanted.reference)

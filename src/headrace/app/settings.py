@@ -56,6 +56,10 @@ class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """A batch older than this means the replica hangs; it is killed."""
     stream_stall_s: float = 30.0
     """A stream whose reader takes nothing for this long is cancelled."""
+    lazy: bool = False
+    """Start on the first request."""
+    follow: str | None = None
+    """``rollout:champion``: when that alias of its model moves, a rollout begins. As it is read: ``rollout``."""
     warmup: bool = True
     """Run inferences before a replica counts as ready."""
     options: dict[str, str] = {}

@@ -169,6 +169,14 @@ def _size(text: str) -> int:
     return size
 
 
+def _follow(text: str) -> str:
+    # With the alias is how it is kept, beside the number that the alias had.
+    word, colon, alias = text.partition(":")
+    if word != "rollout" or (colon and not alias):
+        raise ValueError(text)
+    return text
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -187,6 +195,7 @@ NATURAL = _whole(0)
 TIME = _duration()
 TIME_OR_ZERO = _duration(zero=True)
 TEXTS = Kind("TEXT", "a list of texts", _text, form=Form.LIST)
+FOLLOW = Kind("rollout", "rollout", _follow)
 PAIRS = Kind("NAME=VALUE", "names with values", _text, form=Form.MAP)
 
 _S, _G, _L, _D, _R, _B, _A = Section
@@ -281,6 +290,16 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             True,
         ),
         _key("resources.gpu", _R, "gpu", NATURAL, None, "GPUs per replica."),
+        _key(
+            "follow",
+            _D,
+            "follow",
+            FOLLOW,
+            None,
+            "rollout: when the alias that the model is named by moves, a rollout to its new version begins.",
+            True,
+        ),
+        _key("lazy", _D, "lazy", SWITCH, "--lazy", "Start a model on its first request, which waits for it."),
         _key("warmup", _D, "warmup", SWITCH, None, "Run inferences before a replica counts as ready."),
         _key(
             "idempotent",

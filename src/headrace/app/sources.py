@@ -176,6 +176,7 @@ def _judge(
         replica_timeout_s=settings.replica_timeout_s,
         stream_stall_s=settings.stream_stall_s,
         warmup=settings.warmup,
+        lazy=settings.lazy,
         platform_options=options,
         environment=environment,
     )

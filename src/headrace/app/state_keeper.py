@@ -13,6 +13,7 @@ from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.owned_state import RENEW_EVERY_S, OwnedState
 from headrace.app.registered_models import local_copy
 from headrace.app.registry_state import RegistryState
+from headrace.app.rollouts import Rollouts
 from headrace.app.state_location import Location
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
@@ -26,8 +27,11 @@ replace = msgspec.structs.replace
 class StateKeeper:
     """On the controller's event loop; every call of the state runs in a thread."""
 
-    def __init__(self, manager: EndpointManager, location: Location, recorder: ControlRecorder, url: str) -> None:
+    def __init__(
+        self, manager: EndpointManager, rollouts: Rollouts, location: Location, recorder: ControlRecorder, url: str
+    ) -> None:
         self._manager = manager
+        self._rollouts = rollouts
         self._location = location
         self._recorder = recorder
         self._url = url
@@ -90,6 +94,7 @@ class StateKeeper:
                     self._manager.adopt(record)
             for name in known.keys() - {record.name for record in kept}:
                 self._manager.forget(name)
+            self._rollouts.resume(await asyncio.to_thread(state.active_rollouts))
 
     def _unreachable(self, error: errors.HeadraceError) -> None:
         if self._reachable or not self._renewed:

@@ -64,6 +64,12 @@ def one_line(event: events.Event) -> str:
             if not event.waiting:
                 return f"{event.endpoint}: every deployment takes its share again: {shares}"
             return f"{event.endpoint}: {' and '.join(event.waiting)} not ready, traffic goes to {shares}"
+        case events.RolloutMoved():
+            step = f" {event.step + 1}" if event.phase == "step" else ""
+            return (
+                f"{event.endpoint}: rollout {event.rollout} {event.phase}{step}, {event.share:.4g} of the traffic:"
+                f" {event.reason}"
+            )
         case events.EndpointChanged():
             why = f": {event.why}" if event.why else ""
             return f"{event.endpoint}: {event.what} by {event.who}{why}"

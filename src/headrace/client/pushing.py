@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.core import errors, names
 from headrace.core.versions import Registration, StoredFile
+from headrace.protocols import golden_lines
 from headrace.runtimes import digest, repository, version_files
 from headrace.runtimes.inspect import inspect
 
@@ -37,7 +38,7 @@ def find(
             raise errors.BadSettings(f"{source} holds several models; push it without a name, or the folder of one")
     extras = {}
     if golden is not None:
-        version_files.check_golden(golden, str(golden))
+        golden_lines.check(version_files.read_golden(golden, str(golden)), str(golden))
         extras[version_files.GOLDEN] = golden
     if reference is not None:
         version_files.check_reference(reference, str(reference))

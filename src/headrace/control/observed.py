@@ -8,6 +8,7 @@ from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import LoadedModel
 from headrace.core.replicas import ReplicaState, move
 from headrace.core.traffic import EndpointTraffic
+from headrace.core.trials import Trial
 
 
 @dataclass(slots=True)
@@ -99,3 +100,7 @@ class Desired:
     """(endpoint, version) that cannot be served at all → why."""
     paused: dict[str, str] = field(default_factory=dict)
     """Endpoint that refuses requests → why."""
+    awake: set[str] = field(default_factory=set)
+    """Ids of lazy deployments that somebody has asked for."""
+    trials: dict[str, Trial] = field(default_factory=dict)
+    """By endpoint: what is judged."""

@@ -103,11 +103,16 @@ def _starts(desired: Desired, observed: Observed, now: float) -> list[Action]:
             continue
         environment = observed.environment_of(spec)
         if spec.environment is None or (environment is not None and environment.python):
-            missing += [spec] * _missing(spec, observed)
+            missing += [] if is_dormant(spec, desired, observed) else [spec] * _missing(spec, observed)
         elif environment is None:
             # Also when nothing is missing, after a restart of the controller: what is in use must be known to be.
             environments[spec.environment.key] = spec.environment
     return [*map(ProvideEnvironment, environments.values()), *(StartWorker(group) for group in pack(missing))]
+
+
+def is_dormant(spec: DeploymentSpec, desired: Desired, observed: Observed) -> bool:
+    """It starts on its first request, and none has come yet."""
+    return spec.lazy and spec.id not in desired.awake and not _alive(spec, observed)
 
 
 def _missing(spec: DeploymentSpec, observed: Observed) -> int:

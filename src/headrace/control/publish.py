@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.control.observed import Desired, Observed, ObservedReplica
+from headrace.control.plan import is_dormant
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, DeploymentSpec, deployment_id
 from headrace.core.models import Slots
 from headrace.core.replicas import ReplicaState
@@ -19,14 +20,21 @@ def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]
 
 
 def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
-    routes = [_deployment(s, observed) for s in desired.deployments.values() if s.endpoint == name]
+    routes = [deployment(s, desired, observed) for s in desired.deployments.values() if s.endpoint == name]
     routes += [
         _failed(name, version, reason) for (endpoint, version), reason in desired.failures.items() if endpoint == name
     ]
     traffic = desired.traffic.get(name, EndpointTraffic())
     named = {deployment: target for target, deployment in traffic.targets.items()}
     routes = [msgspec.structs.replace(route, name=named.get(route.id, "")) for route in routes]
-    return EndpointRoute(name, tuple(routes), _weights(routes, traffic), traffic.policy, desired.paused.get(name, ""))
+    return EndpointRoute(
+        name,
+        tuple(routes),
+        _weights(routes, traffic),
+        traffic.policy,
+        desired.paused.get(name, ""),
+        desired.trials.get(name),
+    )
 
 
 def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[str, float]:
@@ -38,7 +46,8 @@ def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[st
     return {known[name]: share for name, share in found.items()} or {routes[0].id: 1.0}
 
 
-def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
+def deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> DeploymentRoute:
+    """The route of one version, with every replica of it."""
     replicas = []
     loaded = observed.loaded.get((spec.id, spec.artifact.digest))
     model = loaded.model if loaded is not None else None
@@ -72,6 +81,8 @@ def _deployment(spec: DeploymentSpec, observed: Observed) -> DeploymentRoute:
         replicas=tuple(replicas),
         desired_replicas=spec.replicas,
         failed=bool(failure),
+        lazy=spec.lazy,
+        dormant=is_dormant(spec, desired, observed),
         reason=failure or (reasons[-1] if reasons else ""),
         warmup=timings,
     )

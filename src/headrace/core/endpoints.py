@@ -93,6 +93,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     """A stream whose reader takes nothing for this long is cancelled."""
     warmup: bool = True
     platform_options: dict[str, str] = {}
+    lazy: bool = False
+    """It starts on its first request."""
     restarts: int = 0
     """How often somebody asked for fresh replicas."""
     environment: EnvironmentSpec | None = None

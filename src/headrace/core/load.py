@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.core.shadows import ShadowLoad
+from headrace.core.trials import TrialTally
 
 
 class DeploymentLoad(msgspec.Struct, frozen=True):
@@ -35,3 +36,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     deployments: tuple[DeploymentLoad, ...]
     unreachable: tuple[str, ...] = ()
     """Replica ids this gateway cannot connect to or lost the connection of."""
+    began: float = 0.0
+    """When this gateway's process began, in seconds since 1970: its sums start at 0 then."""
+    trials: tuple[TrialTally, ...] = ()
+    asked_for: tuple[str, ...] = ()
+    """Ids of dormant deployments for which requests wait."""

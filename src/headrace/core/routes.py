@@ -8,6 +8,7 @@ from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.models import Signature, Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.traffic import TrafficPolicy
+from headrace.core.trials import Trial
 
 
 class ReplicaRoute(msgspec.Struct, frozen=True):
@@ -48,6 +49,10 @@ class DeploymentRoute(msgspec.Struct, frozen=True):
     """It cannot be served and nothing is being tried; ``reason`` says why."""
     warmup: tuple[tuple[int, float], ...] = ()
     """Warm-up timings (rows, seconds) that seed the latency model."""
+    lazy: bool = False
+    """It starts on its first request: those that come until it has loaded wait for it."""
+    dormant: bool = False
+    """No request has come yet."""
     name: str = ""
     """Of the deployment under its endpoint, ``champion``; empty for versions that are only addressed by number."""
 
@@ -66,6 +71,8 @@ class EndpointRoute(msgspec.Struct, frozen=True):
     policy: TrafficPolicy = TrafficPolicy()
     paused: str = ""
     """Why it refuses requests; empty: it does not."""
+    trial: Trial | None = None
+    """A rollout is judged: gateways count both versions."""
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,13 +18,13 @@ from headrace.core.errors import HeadraceError
 from headrace.core.keys import ANYBODY, Principal
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
-from headrace.gateway import bodies, grpc_streams
+from headrace.gateway import bodies, grpc_streams, waking
 from headrace.gateway.bodies import Headers, Message, Receive, Send
 from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.deployment import Deployment, Dormant
 from headrace.protocols import (
     compression,
     grpc_frames,
@@ -129,7 +130,13 @@ class GrpcFront:
             caller = services.guard.identify(headers)
             body = await read_message(services, headers, receive)
             message = oip_grpc.decode_infer(body)
-            exchange = self._begin(message, caller, headers, started, request_id)
+            try:
+                exchange = self._begin(message, caller, headers, started, request_id)
+            except Dormant as dormant:
+                given = headers.get(b"grpc-timeout")
+                ends = None if given is None else started + grpc_status.parse_timeout(given)
+                begin = partial(self._begin, message, caller, headers, started, request_id)
+                exchange = await waking.begun(services, dormant, ends, begin)
             exchange.bytes_in = len(body)
             if exchange.deployment.reads_body:
                 grpc_streams.choose_by_body(services, exchange, message, headers)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from headrace.core import errors
 from headrace.core.errors import HeadraceError
-from headrace.gateway import streaming
+from headrace.gateway import streaming, waking
 from headrace.gateway.bodies import Headers, Receive, Send
 from headrace.gateway.services import Services
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
+from headrace.pipeline.deployment import Dormant
 from headrace.pipeline.ports import Codec
 from headrace.protocols import grpc_frames, grpc_status, oip_grpc
 
@@ -216,7 +218,11 @@ class _InferStream:
         try:
             message = oip_grpc.decode_infer(body)
             client_id = message.id or None
-            exchange = self._exchange(message, started, request_id)
+            try:
+                exchange = self._exchange(message, started, request_id)
+            except Dormant as dormant:
+                begin = partial(self._exchange, message, started, request_id)
+                exchange = await waking.begun(self._services, dormant, self._deadline, begin)
             exchange.bytes_in = len(body)
             if exchange.deployment.reads_body:
                 choose_by_body(self._services, exchange, message, self._headers)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from time import monotonic
 from typing import NamedTuple, TypeVar
 
 from headrace.core import errors
 from headrace.core.errors import HeadraceError
 from headrace.core.keys import ANYBODY
-from headrace.gateway import bodies, streaming
+from headrace.gateway import bodies, streaming, waking
 from headrace.gateway.bodies import Headers, Message, Pieces, Receive, Send
 from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.grpc import GrpcFront
@@ -22,7 +23,7 @@ from headrace.gateway.rest import RestOperations
 from headrace.gateway.services import Services
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import Deployment
+from headrace.pipeline.deployment import Deployment, Dormant
 from headrace.protocols import compression, credentials, http_status, paths
 from headrace.protocols.paths import Match, Operation
 from headrace.protocols.protocol import Reply, RestCodec
@@ -121,7 +122,13 @@ class InferenceApp:
         exchange: Exchange | None = None
         failure: HeadraceError | None = None
         try:
-            exchange = self._begin(match.path, codec, headers, started, request_id)
+            try:
+                exchange = self._begin(match.path, codec, headers, started, request_id)
+            except Dormant as dormant:
+                given = headers.get(b"x-request-timeout-ms")
+                ends = None if given is None else started + parse_timeout_ms(given)
+                begin = partial(self._begin, match.path, codec, headers, started, request_id)
+                exchange = await waking.begun(services, dormant, ends, begin)
             body = await bodies.read_pieces(services, receive, headers)
             while True:
                 if exchange.deployment.closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,4 +35,6 @@ class Services:
     """HTTP/2 clients (host, port) that still asked while it was draining."""
     held_bytes: int = 0
     """Body bytes being read or held now."""
+    report_now: Callable[[], None] = lambda: None
+    """Tell the controller at once how things are."""
     open_streams: dict[tuple[str, str], int] = field(default_factory=dict)

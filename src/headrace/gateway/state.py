@@ -28,7 +28,9 @@ class ServerState:
         if self._services.draining or not router.table_version:
             return False
         alive = [e for e in router.endpoints.values() if not all(d.route.failed for d in e.choices)]
-        return bool(alive or not router.endpoints) and all(any(d.ready for d in e.choices) for e in alive)
+        return bool(alive or not router.endpoints) and all(
+            any(d.ready or d.route.dormant for d in e.choices) for e in alive
+        )
 
     def model_ready(self, name: str, version: str) -> bool:
         """Without a version: some deployment that takes traffic can answer. Raises UnknownModel; never NotReady."""
@@ -38,7 +40,7 @@ class ServerState:
         except errors.NotReady:
             return False
         choices = [deployment] if version else router.endpoints[name].choices
-        return any(choice.ready for choice in choices) and not self._services.draining
+        return any(choice.ready or choice.route.dormant for choice in choices) and not self._services.draining
 
     def versions(self, name: str) -> list[str]:
         """Deployed versions, those that take traffic last (clients read the last one as the default)."""

@@ -6,6 +6,7 @@ When the controller is gone the last table stays in force and this keeps trying 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class RouteFollower:
         self._control = control
         self._links: dict[str, ReplicaLink] = {}
         self._report_now = asyncio.Event()
+        self._began = time.time()
+        services.report_now = self._report_now.set
 
     async def run(self) -> None:
         """Connect to the controller, again and again."""
@@ -127,6 +130,9 @@ class RouteFollower:
             draining=services.draining,
             deployments=tuple(_load(d) for d in services.router.deployments()),
             unreachable=unreachable,
+            began=self._began,
+            trials=tuple(services.router.trials()),
+            asked_for=tuple(d.route.id for d in services.router.deployments() if d.asked_for),
         )
 
     def close(self) -> None:

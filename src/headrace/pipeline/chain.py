@@ -31,6 +31,7 @@ from headrace.core.requests import InferenceRequest, InferenceResponse, Outcome,
 from headrace.core.tensors import Tensor
 from headrace.pipeline.deployment import Deployment
 from headrace.pipeline.ports import Codec
+from headrace.pipeline.tallying import DeploymentCounter
 
 _PIECES_PER_REPLICA = 2
 """Pieces of one large request that wait or run at a time."""
@@ -207,10 +208,10 @@ async def _split_and_join(exchange: Exchange, bound: Bound, limit: int) -> list[
             call.fail(errors.Cancelled("another piece of the same request ended it"))
     # The record tells of one batch. Of this size it stands for as many as the pieces took part in.
     calls[-1].batch_rows = bound.rows / sum(call.rows / max(call.batch_rows, 1) for call in calls)
-    return _join([call.outputs or [] for call in calls])
+    return join([call.outputs or [] for call in calls])
 
 
-def _join(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+def join(pieces: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """Outputs of all pieces, one behind the other. Raises BadModelOutput when they do not fit together."""
     try:
         return [
@@ -267,6 +268,14 @@ def record(exchange: Exchange, error: errors.HeadraceError | None) -> RequestRec
         call.replica if call is not None else "",
         exchange.fallback,
     )
+
+
+def count(exchange: Exchange, counter: DeploymentCounter, error: errors.HeadraceError | None) -> None:
+    """Count a request that has ended for the judge of a rollout. What a fallback answered, the deployment did not."""
+    if error is None and exchange.fallback:
+        error = errors.RuntimeFailed("a fallback answered")
+    outputs = exchange.response.outputs if exchange.response is not None and error is None else ()
+    counter.request(error, monotonic() - exchange.started, exchange.request_id, outputs)
 
 
 def mirror(exchange: Exchange) -> None:

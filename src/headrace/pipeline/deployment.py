@@ -24,6 +24,7 @@ from headrace.pipeline.breaker import Breaker
 from headrace.pipeline.latency import LatencyModel
 from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
+from headrace.pipeline.tallying import DeploymentCounter
 from headrace.telemetry.metrics import Refusal
 
 Offer = Callable[[Bound, list[Tensor], float, str, "Deployment"], None]
@@ -49,6 +50,15 @@ _LONE_BATCHES = 8
 """After so many batches of one call in a row the next call does not wait for company either, if it would be alone: a
 turn of the event loop later is a twelfth of its latency later."""
 _LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
+
+
+class Dormant(errors.NotReady):
+    """The deployment starts on its first request, and has not loaded yet."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        route = deployment.route
+        super().__init__(f"model {deployment.endpoint!r} version {route.version} starts on its first inference request")
+        self.deployment = deployment
 
 
 class Deployment:
@@ -82,6 +92,9 @@ class Deployment:
         self.breaker = Breaker()
         self.offer: Offer | None = None
         """Takes answered requests for the endpoint's shadows; None when it has none."""
+        self._load_waiters: list[asyncio.Future[None]] = []
+        self.counter: DeploymentCounter | None = None
+        """Counts for the judge while a rollout of this deployment, or to it, runs."""
         self.shadow_load: ShadowLoad | None = None
         """What was compared, of a shadow."""
         self.finished_requests = 0
@@ -121,11 +134,32 @@ class Deployment:
         self._max_rows = route.batching.max_batch_size
         self._decide()
         self._end_hopeless()
+        if route.signature is not None or route.failed:
+            self._wake_waiters()
+
+    @property
+    def asked_for(self) -> bool:
+        """Requests wait for it to be loaded."""
+        return bool(self._load_waiters)
+
+    def loaded(self) -> asyncio.Future[None]:
+        """Done when it has loaded, or cannot, or left."""
+        waiter = self.make_future()
+        self._load_waiters.append(waiter)
+        return waiter
+
+    def _wake_waiters(self) -> None:
+        waiters, self._load_waiters = self._load_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     @property
     def signature(self) -> Signature:
         """Raises NotReady, with the reason, while nothing has loaded."""
         signature = self.route.signature
+        if signature is None and self.route.lazy and not self.route.failed:
+            raise Dormant(self)
         if signature is None:
             raise errors.NotReady(
                 f"model {self.endpoint!r} version {self.route.version} is not ready"
@@ -164,6 +198,7 @@ class Deployment:
             replica.close()
         self.replicas = []
         self._end_hopeless()
+        self._wake_waiters()
 
     def _end_hopeless(self) -> None:
         """End what waits when no replica will ever come for it."""
@@ -369,6 +404,8 @@ class Deployment:
                 if not self._trusted:
                     self.latency.doubt()
                 self.latency.observe(batch_rows, busy)
+                if self.counter is not None:
+                    self.counter.batch(batch_rows, busy)
                 self._last_finished = self._clock()
                 self._trusted = True
             self._since_decision += 1

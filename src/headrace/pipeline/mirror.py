@@ -116,7 +116,7 @@ class Mirror:
         found = compare(job.outputs, outputs)
         load = self.target.shadow_load or ShadowLoad()
         if not found.agrees:
-            self._sample.append(Disagreement(job.request_id, found.output, found.live, found.other))
+            self._sample.append(Disagreement(job.request_id, found.output, found.expected, found.got))
         self._count(
             Mirrored.AGREED if found.agrees else Mirrored.DISAGREED,
             max_absolute=max(load.max_absolute, found.absolute),

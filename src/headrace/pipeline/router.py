@@ -9,10 +9,12 @@ from collections.abc import Callable
 from headrace.core import errors
 from headrace.core.requests import InferenceRequest
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
+from headrace.core.trials import TrialTally
 from headrace.pipeline.deployment import Deployment
 from headrace.pipeline.mirror import Mirrors
 from headrace.pipeline.ports import Clock
 from headrace.pipeline.split import OVERRIDE_HEADERS, Headers, Split
+from headrace.pipeline.tallying import TrialCounters
 
 MakeDeployment = Callable[[str, DeploymentRoute, int], Deployment]
 
@@ -27,7 +29,7 @@ class Endpoint:
     ``choices`` are those that take traffic now; ``only`` is the one that takes everything, whatever a request says.
     ``paused`` says why the endpoint refuses requests, if it does."""
 
-    __slots__ = ("choices", "deployments", "mirrors", "name", "only", "paused", "split")
+    __slots__ = ("choices", "deployments", "mirrors", "name", "only", "paused", "split", "trial")
 
     def __init__(self, name: str, mirrors: Mirrors) -> None:
         self.name = name
@@ -36,6 +38,7 @@ class Endpoint:
         self.choices: list[Deployment] = []
         self.only: Deployment | None = None
         self.paused = ""
+        self.trial: TrialCounters | None = None
         self.split: Split
 
     def follow(self, route: EndpointRoute) -> None:
@@ -47,12 +50,24 @@ class Endpoint:
         self.split = Split(route, self.deployments)
         named = {d.name: self.deployments[d.version] for d in route.deployments if d.name}
         self.mirrors.follow(route.policy.shadows, named)
+        self._follow_trial(route)
         for deployment in self.deployments.values():
             deployment.offer = self.mirrors.offer if self.mirrors else None
             deployment.reads_body = self.split.reads_body
             deployment.fallback, deployment.siblings = route.policy.fallback, named
             name = deployment.route.name
             deployment.header = (_ANSWERED_BY, name.encode()) if len(named) > 1 and name else None
+
+    def _follow_trial(self, route: EndpointRoute) -> None:
+        if route.trial is None:
+            self.trial = None
+        elif self.trial is None or not self.trial.follow(route.trial):
+            self.trial = TrialCounters(route.trial)
+        sides = (
+            {} if self.trial is None else {self.trial.trial.old: self.trial.old, self.trial.trial.new: self.trial.new}
+        )
+        for deployment in self.deployments.values():
+            deployment.counter = sides.get(deployment.route.id)
 
     def refusal(self) -> errors.NotReady:
         """What a request is told while the endpoint is paused."""
@@ -126,6 +141,10 @@ class Router:
     def leaving(self) -> list[Deployment]:
         """Deployments that left the table and finish what they hold."""
         return self._leaving
+
+    def trials(self) -> list[TrialTally]:
+        """What was counted of every trial that runs."""
+        return [e.trial.tally(e.name) for e in self.endpoints.values() if e.trial is not None]
 
     def deployments(self) -> list[Deployment]:
         """All deployments, those that are leaving included."""

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from headrace.core import errors
 from headrace.core.models import Artifact, Format
 from headrace.runtimes import digest, onnx_file, torchserve_archive, zip_file
@@ -30,6 +28,7 @@ REQUIREMENTS = "requirements.txt"
 
 _PINNED = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._\-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
 _MAX_REQUIREMENTS = 1 << 20
+_MAX_GOLDEN = 64 << 20
 
 
 def files_of(artifact: Artifact) -> dict[str, Path]:
@@ -99,13 +98,19 @@ def _appear(partial: Path, target: Path) -> None:
         raise errors.StoreFailed(f"{target}: {error.strerror}") from error
 
 
-def check_golden(path: Path, name: str) -> None:
-    """Raise InvalidInput, which calls the file ``name``, unless every line is a JSON object."""
-    for number, line in enumerate(_lines(path, name), 1):
-        try:
-            msgspec.json.decode(line, type=dict[str, msgspec.Raw])
-        except msgspec.DecodeError as error:
-            raise errors.InvalidInput(f"{name}, line {number}: {error}; every line is a JSON object") from error
+def read_golden(path: Path, name: str) -> bytes:
+    """The golden requests in a file, for ``protocols/golden_lines.py``. Raises InvalidInput, which calls the file
+    ``name``, when it cannot be read or is too large."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_GOLDEN + 1)
+    except OSError as error:
+        raise errors.InvalidInput(f"{name}: {error.strerror}") from error
+    if len(content) > _MAX_GOLDEN:
+        raise errors.InvalidInput(
+            f"{name} has more than {_MAX_GOLDEN >> 20} MiB; golden requests are few: keep those that tell the most"
+        )
+    return content
 
 
 def check_reference(path: Path, name: str) -> None:
@@ -140,10 +145,3 @@ def packages_of(requirements: bytes) -> dict[str, str]:
     """Packages that are pinned to one version, by name."""
     lines = requirements.decode("utf-8", "replace").splitlines()
     return {match[1]: match[2] for line in lines if (match := _PINNED.match(line))}
-
-
-def _lines(path: Path, name: str) -> list[bytes]:
-    try:
-        return path.read_bytes().splitlines()
-    except OSError as error:
-        raise errors.InvalidInput(f"{name}: {error.strerror}") from error

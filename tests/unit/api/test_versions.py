@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.api.registry_schema import Version, Versions
+from headrace.protocols import golden_lines
 from tests import models
 
 
@@ -84,7 +85,7 @@ def test_a_folder_with_what_accompanies_it(api: Any, tmp_path: Path) -> None:
         for path in folder.rglob("*")
         if path.is_file()
     ]
-    files.append(file_of(api, "golden.jsonl", b'{"inputs": []}\n'))
+    files.append(file_of(api, "golden.jsonl", golden_lines.EXAMPLE.encode()))
     files.append(file_of(api, "reference.parquet", b"PAR1 rows PAR1"))
     signature = {"inputs": [{"name": "x", "dtype": "FP32", "shape": [-1, 30]}], "outputs": []}
     body = {

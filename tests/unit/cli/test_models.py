@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from headrace.app import pushing
 from headrace.cli.main import app
 from headrace.cli.transfer_bar import transfer_bar
+from headrace.protocols import golden_lines
 from tests import models, registry_server, s3
 
 Run = Callable[..., tuple[int, str]]
@@ -69,7 +70,7 @@ def digest(path: Path) -> str:
 
 def test_a_version_from_push_to_gc(run: Run, ask: Callable[..., Any], onnx: Path, tmp_path: Path) -> None:
     golden, reference = tmp_path / "golden.jsonl", tmp_path / "train.parquet"
-    golden.write_text('{"inputs": []}\n{"inputs": []}\n')
+    golden.write_text(f"{golden_lines.EXAMPLE}\n{golden_lines.EXAMPLE}\n")
     reference.write_bytes(b"PAR1 rows PAR1")
     signature = tmp_path / "signature.json"
     signature.write_text('{"inputs": [{"name": "x", "dtype": "FP32", "shape": [-1, 30]}], "outputs": []}')
@@ -263,7 +264,7 @@ def test_what_changes_on_its_way_is_refused(run: Run, onnx: Path, monkeypatch: p
 )
 def test_wrong_use_says_what_to_do(run: Run, onnx: Path, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
     bad = tmp_path / "bad"
-    bad.write_text('{"inputs": []}\nno json\n')
+    bad.write_text(f"{golden_lines.EXAMPLE}\nno json\n")
     code, text = run(*(argument.format(model=onnx, bad=bad) for argument in arguments))
     assert code == 2
     assert says in text

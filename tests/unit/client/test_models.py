@@ -10,6 +10,7 @@ import pytest
 
 import headrace
 from headrace.core import errors
+from headrace.protocols import golden_lines
 from tests import models, registry_server
 
 
@@ -138,7 +139,7 @@ def test_an_alias_is_moved_from_where_it_is_expected(client: headrace.Client, tm
 def test_what_accompanies_a_model_is_kept_with_it(client: headrace.Client, tmp_path: Path) -> None:
     path, golden, reference = tmp_path / "m.echo", tmp_path / "g", tmp_path / "r"
     path.write_text("headrace-echo 1\n")
-    golden.write_text('{"inputs": []}\n')
+    golden.write_text(golden_lines.EXAMPLE)
     reference.write_bytes(b"PAR1 rows PAR1")
     [pushed] = client.models.push(path, "m", golden=golden, reference=str(reference))
     draft = pushed.version.draft

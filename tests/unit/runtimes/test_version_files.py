@@ -43,9 +43,14 @@ def test_numbers_come_from_version_folders(tmp_path: Path) -> None:
 
 def test_what_accompanies_a_model_is_what_it_should_be(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_text('{"a": 1}\n[]\n')
-    with pytest.raises(errors.InvalidInput, match="golden here, line 2"):
-        version_files.check_golden(path, "golden here")
+    with pytest.raises(errors.InvalidInput, match="golden here: No such file"):
+        version_files.read_golden(path, "golden here")
+    path.write_bytes(b"{}\n")
+    assert version_files.read_golden(path, "golden here") == b"{}\n"
+    with path.open("r+b") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(errors.InvalidInput, match="golden here has more than 64 MiB"):
+        version_files.read_golden(path, "golden here")
     for content in (b"", b"PAR1", b"PAR", b"x PAR1"):
         path.write_bytes(content)
         if content != b"PAR1":

@@ -1,0 +1,36 @@
+"""Finds the golden requests that were registered with a version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headrace.app.owned_state import OwnedState
+from headrace.app.registered_models import local_copy
+from headrace.app.registry_state import RegistryState, open_registry
+from headrace.app.state_location import Location
+from headrace.control.rollout_story import Rollout
+from headrace.core import errors
+
+
+def golden_file(rollout: Rollout, location: Location, state: OwnedState | None) -> Path | None:
+    """The file of the version that is rolled out, on this machine; None when it has none, or is no version of the
+    registry. Blocks. Raises StoreFailed, Corrupted."""
+    document = rollout.document
+    entry = document["deployments"][rollout.deployment] if "deployments" in document else document
+    reference = str(entry["model"])
+    if "@" not in reference or Path(reference).exists():
+        return None
+    if state is not None:
+        return _of(reference, state.registry, location.directory)
+    with open_registry(location) as opened:
+        return _of(reference, opened, location.directory)
+
+
+def _of(reference: str, state: RegistryState, directory: Path) -> Path | None:
+    try:
+        version = state.registry.resolve(reference)
+    except (errors.UnknownModel, errors.BadSettings):
+        return None  # a path with an @ in it, that is gone
+    if version.draft.golden is None:
+        return None
+    return local_copy(state, version, directory, lambda what, done, total: None) / version.draft.golden
