@@ -49,6 +49,7 @@ def _build(  # type: ignore[no-untyped-def]
     guard: Guard,
 ):
     from headrace.api.app import create_app
+    from headrace.app import settings_schema
 
     return create_app(
         view,
@@ -58,4 +59,5 @@ def _build(  # type: ignore[no-untyped-def]
         rollouts=rollouts,
         registry=registry,
         guard=guard,
+        schema=settings_schema.document,
     )

@@ -35,6 +35,8 @@ class ModelSource(msgspec.Struct, frozen=True):
     """As the file says; of a folder with several versions the one to take. None: see ``default_version``."""
     default_version: str = "1"
     """Of a model that brings no version."""
+    where: str = ""
+    """File, line and column that name it; empty: it was typed."""
 
 
 class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
