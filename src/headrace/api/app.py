@@ -88,7 +88,7 @@ def create_app(
     app.add_middleware(RequestChecks)
     app.add_middleware(KeyCheck, guard=guard or Guard())
     app.add_middleware(HostCheck, allowed=allowed_hosts)
-    app.include_router(index.router(view, registry=registry is not None))
+    app.include_router(index.router(view, registry=registry is not None, rollouts=rollouts is not None))
     app.include_router(health.router(view))
     app.include_router(metrics.router(metrics_directory, workers))
     api = APIRouter(prefix="/api/v1")
