@@ -226,3 +226,18 @@ def test_an_alias_that_moves_begins_a_rollout_where_it_is_followed(tmp_path: Pat
         with pytest.raises(errors.BadSettings, match="follow: rollout needs a model that is named by an alias"):
             client.endpoints.plan(file)
         assert client.endpoints.show("m").versions == {"main": "3"}
+
+
+def test_a_metric_that_is_posted_decides_too(tmp_path: Path) -> None:
+    metric = {"name": "chargebacks", "success": "<= 0.2", "failure_limit": 0}
+    with serving(tmp_path, {}) as (server, client):
+        start(client, canary="50", bake_s=600.0, analysis={**QUICK["analysis"], "metrics": [metric]})
+        eventually(lambda: phase(client) == "step")
+        with pytest.raises(errors.UnknownModel, match="it has: chargebacks"):
+            client.rollouts.measure("m", "refunds", 0.1)
+        client.rollouts.measure("m", "chargebacks", 0.1)
+        eventually(lambda: "1 good" in str(client.rollouts.status("m").verdict))
+        client.rollouts.measure("m", "chargebacks", 0.7)
+        eventually(lambda: phase(client) == "rolled_back")
+        assert "metric chargebacks" in client.rollouts.status("m").reason
+        assert versions_seen(server) == {"1"}

@@ -200,6 +200,20 @@ def abort(endpoint: Endpoint, server: Server = None, state: State = None, as_jso
         _show(rollouts.abort(endpoint), as_json)
 
 
+@app.command(epilog=_epilog("measure fraud chargebacks 0.02"))
+def measure(
+    endpoint: Endpoint,
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="As the analysis names it.", show_default=False)],
+    value: Annotated[float, typer.Argument(metavar="VALUE", show_default=False)],
+    server: Server = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Post a metric that the rollout is judged by."""
+    with _connected(server, state, as_json) as rollouts:
+        _show(rollouts.measure(endpoint, metric, value), as_json)
+
+
 # --- what is read ---
 
 
