@@ -81,9 +81,11 @@ def _record(
 ) -> EndpointRecord:
     entries: dict[str, DeploymentEntry] = {}
     targets: dict[str, str] = {}
+    several = sum(candidate.served for candidate, _ in pairs) > 1
     for candidate, spec in pairs:
         if candidate.served:
-            version = candidate.version if candidate.numbered else None
+            # The number of the only model of an endpoint is nobody's business, unless somebody asked for it.
+            version = candidate.version if candidate.asked or (candidate.numbered and several) else None
             entries[candidate.deployment] = DeploymentEntry(candidate.model, candidate.settings, version)
             targets[candidate.deployment] = spec.id
     traffic = EndpointTraffic(policy, targets)

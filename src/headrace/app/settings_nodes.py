@@ -6,6 +6,7 @@ Knows no key: what may stand where is said in ``settings_file.py`` and ``setting
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -105,7 +106,11 @@ class NodeReader:
             return [self.constant(item, f"{shown}[{index}]") for index, item in enumerate(node.value)]
         if not isinstance(node, ScalarNode) or type_of(node) not in ("bool", "int", "float", "str"):
             self.refuse(node, shown, "a number, a text, true or false, or a list of them")
-        return yaml.SafeLoader("").construct_object(node)
+        value = yaml.SafeLoader("").construct_object(node)
+        if isinstance(value, float) and not math.isfinite(value):
+            # The state and JSON answers have no word for it.
+            self.refuse(node, shown, "a finite number")
+        return value
 
     def at(self, node: Node) -> str:
         return f"{self._path} {position(node)}"
