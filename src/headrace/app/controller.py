@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import gc
 import os
 import secrets
 import shutil
@@ -231,8 +232,15 @@ class Controller:
             await self._keeper.begin(patiently=self._inspected)
         if not self._inspected:
             await self._inspect_all()
+        frozen = False
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
+            if self._announced and not frozen:
+                # Modules and what is served live on: the collector would walk them again and again while long lists
+                # are answered, and the loop stands still for tens of milliseconds each time. Collecting first would be
+                # one such pause more, just when the server has said that it serves.
+                frozen = True
+                gc.freeze()
             await self._keeper.renew()
             if self._watcher is not None:
                 for change in await asyncio.to_thread(self._watcher.changes):

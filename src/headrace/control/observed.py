@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import LoadedModel
@@ -42,6 +45,14 @@ class ObservedWorker:
     stopping_since: float | None = None
 
 
+class Placed(NamedTuple):
+    """A replica, its worker, and its number in there."""
+
+    worker: ObservedWorker
+    number: int
+    replica: ObservedReplica
+
+
 @dataclass(slots=True)
 class Restarts:
     """How often replicas of a deployment died, for backoff. Times are monotonic seconds."""
@@ -76,11 +87,26 @@ class Observed:
     environments: dict[str, ObservedEnvironment] = field(default_factory=dict)
     """By key; absent: nobody has asked for it yet."""
 
+    _placed: dict[str, list[Placed]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _placed_of: list[ObservedWorker] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The workers that ``_placed`` was made of."""
+
     def environment_of(self, spec: DeploymentSpec) -> ObservedEnvironment | None:
         return self.environments.get(spec.environment.key) if spec.environment is not None else None
 
+    def placed(self, deployment: str) -> list[Placed]:
+        """The replicas of a deployment, in the order of their workers.
+
+        Every pass of the controller asks this for every deployment, so it is kept by deployment: which replicas a
+        worker holds is settled when it is ordered, and only coming and going workers change the answer."""
+        workers = self.workers.values()
+        if len(workers) != len(self._placed_of) or not all(map(operator.is_, workers, self._placed_of)):
+            self._placed_of = list(workers)
+            self._placed = _by_deployment(self._placed_of)
+        return self._placed.get(deployment, [])
+
     def replicas(self, deployment: str) -> list[ObservedReplica]:
-        return [r for w in self.workers.values() for r in w.replicas if r.deployment == deployment]
+        return [placed.replica for placed in self.placed(deployment)]
 
     def ready(self, deployment: str) -> set[str]:
         """Ids of its replicas that are ready."""
@@ -88,6 +114,14 @@ class Observed:
 
     def restarts_of(self, deployment: str) -> Restarts:
         return self.restarts.setdefault(deployment, Restarts())
+
+
+def _by_deployment(workers: list[ObservedWorker]) -> dict[str, list[Placed]]:
+    found: defaultdict[str, list[Placed]] = defaultdict(list)
+    for worker in workers:
+        for number, replica in enumerate(worker.replicas):
+            found[replica.deployment].append(Placed(worker, number, replica))
+    return dict(found)
 
 
 @dataclass(slots=True)

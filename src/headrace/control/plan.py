@@ -128,11 +128,11 @@ def _missing(spec: DeploymentSpec, observed: Observed) -> int:
 
 def _alive(spec: DeploymentSpec, observed: Observed) -> list[ObservedReplica]:
     return [
-        r
-        for worker in observed.workers.values()
+        replica
+        for worker, _, replica in observed.placed(spec.id)
         if worker.stopping_since is None
-        for r in worker.replicas
-        if r.deployment == spec.id and r.digest == spec.artifact.digest and r.state is not ReplicaState.FAILED
+        and replica.digest == spec.artifact.digest
+        and replica.state is not ReplicaState.FAILED
     ]
 
 

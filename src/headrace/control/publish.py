@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import msgspec
 
 from headrace.control.observed import Desired, Observed, ObservedReplica
@@ -15,15 +17,15 @@ from headrace.core.traffic import EndpointTraffic, shares
 
 def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]:
     """Every endpoint with all its deployments, ready or not, and the reason of those that are not."""
-    names = sorted({s.endpoint for s in desired.deployments.values()} | {e for e, _ in desired.failures})
-    return tuple(_endpoint(name, desired, observed) for name in names)
+    routes: defaultdict[str, list[DeploymentRoute]] = defaultdict(list)
+    for spec in desired.deployments.values():
+        routes[spec.endpoint].append(deployment(spec, desired, observed))
+    for (endpoint, version), reason in desired.failures.items():
+        routes[endpoint].append(_failed(endpoint, version, reason))
+    return tuple(_endpoint(name, routes[name], desired) for name in sorted(routes))
 
 
-def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
-    routes = [deployment(s, desired, observed) for s in desired.deployments.values() if s.endpoint == name]
-    routes += [
-        _failed(name, version, reason) for (endpoint, version), reason in desired.failures.items() if endpoint == name
-    ]
+def _endpoint(name: str, routes: list[DeploymentRoute], desired: Desired) -> EndpointRoute:
     traffic = desired.traffic.get(name, EndpointTraffic())
     named = {deployment: target for target, deployment in traffic.targets.items()}
     routes = [msgspec.structs.replace(route, name=named.get(route.id, "")) for route in routes]
@@ -53,14 +55,13 @@ def deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> De
     model = loaded.model if loaded is not None else None
     timings = loaded.timings if loaded is not None else ()
     reasons: list[str] = []
-    for worker in observed.workers.values():
-        for index, replica in enumerate(worker.replicas):
-            if replica.deployment != spec.id or replica.digest != spec.artifact.digest:
-                continue
-            if replica.reason:
-                reasons.append(replica.reason)
-            state = _published(replica, worker.stopping_since is not None)
-            replicas.append(ReplicaRoute(replica.id, worker.address, index, state, worker.token, worker.status_path))
+    for worker, index, replica in observed.placed(spec.id):
+        if replica.digest != spec.artifact.digest:
+            continue
+        if replica.reason:
+            reasons.append(replica.reason)
+        state = _published(replica, worker.stopping_since is not None)
+        replicas.append(ReplicaRoute(replica.id, worker.address, index, state, worker.token, worker.status_path))
     failure = observed.restarts_of(spec.id).load_failure
     environment = observed.environment_of(spec)
     if environment is not None and not environment.python:
