@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import LoadedModel
 from headrace.core.replicas import ReplicaState, move
+from headrace.core.routes import RequestLogRoute
 from headrace.core.traffic import EndpointTraffic
 
 
@@ -99,3 +100,5 @@ class Desired:
     """(endpoint, version) that cannot be served at all → why."""
     paused: dict[str, str] = field(default_factory=dict)
     """Endpoint that refuses requests → why."""
+    logs: dict[str, RequestLogRoute] = field(default_factory=dict)
+    """Endpoints whose answered requests are all written down."""

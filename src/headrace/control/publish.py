@@ -26,7 +26,8 @@ def _endpoint(name: str, desired: Desired, observed: Observed) -> EndpointRoute:
     traffic = desired.traffic.get(name, EndpointTraffic())
     named = {deployment: target for target, deployment in traffic.targets.items()}
     routes = [msgspec.structs.replace(route, name=named.get(route.id, "")) for route in routes]
-    return EndpointRoute(name, tuple(routes), _weights(routes, traffic), traffic.policy, desired.paused.get(name, ""))
+    weights, paused = _weights(routes, traffic), desired.paused.get(name, "")
+    return EndpointRoute(name, tuple(routes), weights, traffic.policy, paused, desired.logs.get(name))
 
 
 def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[str, float]:

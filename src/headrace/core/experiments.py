@@ -142,6 +142,9 @@ class HourTally(Tally):
     """Answered requests that named this deployment themselves."""
     repeated: int = 0
     """Answers under a request id that was there already; the first one counts."""
+    fallbacks: int = 0
+    """Of ``requests``, those that something else answered in its place: they count for this arm all the same, since
+    that it failed is part of what it is worth (intention to treat)."""
 
 
 def pooled(tallies: Iterable[Tally]) -> Tally:
@@ -166,6 +169,7 @@ class ArmTotal(msgspec.Struct, frozen=True):
     expected: float
     pinned: int
     repeated: int
+    fallbacks: int
 
 
 def totals(arms: Sequence[str], hours: Sequence[HourTally]) -> tuple[ArmTotal, ...]:
@@ -181,6 +185,7 @@ def totals(arms: Sequence[str], hours: Sequence[HourTally]) -> tuple[ArmTotal, .
                 math.fsum(hour.expected for hour in mine),
                 sum(hour.pinned for hour in mine),
                 sum(hour.repeated for hour in mine),
+                sum(hour.fallbacks for hour in mine),
             )
         )
     return tuple(found)

@@ -18,7 +18,7 @@ MAGIC = b"HRLOG001"
 SUFFIX = ".requests"
 _PREFIX = struct.Struct("<HI")
 _ANSWER = struct.Struct("<BdB")
-_SHARES, _ANSWERED = 1, 2
+_SHARES, _ANSWERED, _LOST = 1, 2, 3
 _FALLBACK, _PINNED = 1, 2
 MAX_ENTRY = 65_535
 """Bytes of the content of an entry."""
@@ -51,7 +51,13 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     """Something else answered in its place."""
 
 
-Entry = Shares | Answered
+class Lost(msgspec.Struct, frozen=True):
+    """So many answered requests before this one are in no log: there was no room on the disk for too long."""
+
+    count: int
+
+
+Entry = Shares | Answered | Lost
 
 
 def header(head: SegmentHeader) -> bytes:
@@ -70,6 +76,11 @@ def answered(request_id: str, arm: bytes, at: float, pinned: bool, fallback: boo
 def shares(found: dict[str, float]) -> bytes:
     """An entry, ready to be appended."""
     return _framed(bytes((_SHARES,)) + msgspec.json.encode(found))
+
+
+def lost(count: int) -> bytes:
+    """An entry, ready to be appended."""
+    return _framed(bytes((_LOST,)) + struct.pack("<Q", count))
 
 
 def _framed(content: bytes) -> bytes:
@@ -117,6 +128,8 @@ def read(content: bytes | memoryview, at: int) -> Iterator[tuple[Entry, int]]:
 def _decoded(entry: bytes) -> Entry:
     if entry[0] == _SHARES:
         return Shares(msgspec.json.decode(entry[1:], type=dict[str, float]))
+    if entry[0] == _LOST:
+        return Lost(struct.unpack("<Q", entry[1:])[0])
     flags, at, length = _ANSWER.unpack_from(entry, 1)
     begin = 1 + _ANSWER.size
     arm, request_id = entry[begin : begin + length], entry[begin + length :]

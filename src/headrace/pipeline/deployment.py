@@ -22,7 +22,7 @@ from headrace.core.tensors import Tensor
 from headrace.pipeline import admission, batching
 from headrace.pipeline.breaker import Breaker
 from headrace.pipeline.latency import LatencyModel
-from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
+from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Note, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
 from headrace.telemetry.metrics import Refusal
 
@@ -82,6 +82,8 @@ class Deployment:
         self.breaker = Breaker()
         self.offer: Offer | None = None
         """Takes answered requests for the endpoint's shadows; None when it has none."""
+        self.note: Note | None = None
+        """Told of every answered request before its answer leaves; None where the endpoint has no experiment."""
         self.shadow_load: ShadowLoad | None = None
         """What was compared, of a shadow."""
         self.finished_requests = 0

@@ -79,14 +79,17 @@ def _notes(experiment: Experiment, arms: Sequence[ArmTotal], ratio: SampleRatio)
     if ratio.mismatch:
         seen = ", ".join(f"{arm.arm} {arm.requests} of {arm.expected:.0f} expected" for arm in arms)
         notes.append(
-            f"sample ratio mismatch (p = {ratio.p_value:.2g}): {seen}. The arms are not comparable until it is known why: does"
-            " one fail more often, or was it not ready for a while? headrace endpoints says"
+            f"sample ratio mismatch (p = {ratio.p_value:.2g}): {seen}. The arms are not comparable until it is known"
+            " why: does one fail more often, or was it not ready for a while? headrace endpoints says"
         )
     few = [arm.arm for arm in arms if arm.tally.outcomes < _FEW]
     if few:
         notes.append(f"fewer than {_FEW} outcomes of {', '.join(few)}: no interval is worth much yet")
     if experiment.bandit is not None:
         notes.append("shares move with the outcomes: go by the sequential interval, not by the one for a single look")
+    fallbacks = sum(arm.fallbacks for arm in arms)
+    if fallbacks:
+        notes.append(f"{fallbacks} requests were answered by a fallback; they count for the arm that did not answer")
     repeated = sum(arm.repeated for arm in arms)
     if repeated:
         notes.append(f"{repeated} answers had a request id that was there already; the first answer under it counts")

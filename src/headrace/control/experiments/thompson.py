@@ -2,9 +2,9 @@
 
 Rewards of 0 and 1 have a Beta posterior, others a normal-inverse-gamma one (Murphy, "Conjugate Bayesian analysis of
 the Gaussian distribution", 2007), whose mean is Student's t. Shares are the fourth roots of the probabilities, scaled
-to 1: with plain ones two equal arms wander to any split and stay there (Kalvit and Zeevi, "A Closer Look at the Worst-case
-Behavior of Multi-armed Bandit Algorithms", 2021). Tempering is from Thall and Wathen, "Practical Bayesian adaptive
-randomisation in clinical trials", European Journal of Cancer 43 (2007); what it costs stands in docs/experiments.md.
+to 1: with plain ones two equal arms wander to any split and stay there (Kalvit and Zeevi, "A Closer Look at the
+Worst-case Behavior of Multi-armed Bandit Algorithms", 2021). Tempering is from Thall and Wathen, "Practical Bayesian
+adaptive randomisation in clinical trials", European Journal of Cancer 43 (2007); see docs/experiments.md.
 """
 
 from __future__ import annotations

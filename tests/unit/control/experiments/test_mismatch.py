@@ -10,7 +10,7 @@ from headrace.core.experiments import ArmTotal, Tally
 
 
 def arm(name: str, requests: int, expected: float) -> ArmTotal:
-    return ArmTotal(name, Tally(), requests, expected, 0, 0)
+    return ArmTotal(name, Tally(), requests, expected, 0, 0, 0)
 
 
 def test_the_p_value_is_that_of_chi_square() -> None:
