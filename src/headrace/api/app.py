@@ -18,6 +18,7 @@ from headrace.api import (
     endpoint_changes,
     endpoints,
     events,
+    experiment_routes,
     health,
     index,
     metrics,
@@ -31,7 +32,7 @@ from headrace.api.hosts import HostCheck
 from headrace.api.idempotency import Requests
 from headrace.api.key_check import KeyCheck
 from headrace.api.long_work import LongWork
-from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
+from headrace.api.ports import ControllerView, EndpointCommands, ExperimentCommands, RegistryAccess
 from headrace.api.request_checks import RequestChecks
 from headrace.core import release
 from headrace.pipeline.auth import Guard
@@ -56,6 +57,7 @@ def create_app(
     commands: EndpointCommands | None = None,
     registry: RegistryAccess | None = None,
     guard: Guard | None = None,
+    experiments: ExperimentCommands | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -66,6 +68,7 @@ def create_app(
                         another thread
     commands            what can be done to endpoints; None: they are only read
     registry            None: this server owns none, and the routes of the registry say so
+    experiments         None: there are none
     guard               who may do what; None lets everybody in
     """
     app = FastAPI(
@@ -90,6 +93,8 @@ def create_app(
         api.include_router(noun.router(view))
     if commands is not None:
         api.include_router(endpoint_changes.router(commands))
+    if experiments is not None:
+        api.include_router(experiment_routes.router(experiments))
     requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headrace.app import roles
 
 if TYPE_CHECKING:
-    from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
+    from headrace.api.ports import ControllerView, EndpointCommands, ExperimentCommands, RegistryAccess
     from headrace.pipeline.auth import Guard
 
 _IMPORT_AFTER_S = 0.05
@@ -21,10 +21,12 @@ async def serve_management(
     registry: RegistryAccess | None,
     role: roles.ControllerRole,
     guard: Guard,
+    *,
+    experiments: ExperimentCommands | None = None,
 ) -> None:
     """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, registry, role, guard)
+    app = await asyncio.to_thread(_build, view, commands, registry, role, guard, experiments)
     import h2corn
 
     from headrace.app import serving
@@ -45,6 +47,7 @@ def _build(  # type: ignore[no-untyped-def]
     registry: RegistryAccess | None,
     role: roles.ControllerRole,
     guard: Guard,
+    experiments: ExperimentCommands | None,
 ):
     from headrace.api.app import create_app
 
@@ -55,4 +58,5 @@ def _build(  # type: ignore[no-untyped-def]
         commands=commands,
         registry=registry,
         guard=guard,
+        experiments=experiments,
     )

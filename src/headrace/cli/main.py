@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drain": ("headrace.cli.endpoints:drain_app", "Give the traffic of a deployment to the others."),
     "pause": ("headrace.cli.endpoints:pause_app", "Refuse the requests of an endpoint for a while."),
     "resume": ("headrace.cli.endpoints:resume_app", "Take them again."),
+    "experiment": ("headrace.cli.experiments", "Compare deployments by what comes of their answers; bandits."),
+    "feedback": ("headrace.cli.experiments:feedback_app", "Tell what came of a request, for experiments."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),
 }
