@@ -85,6 +85,8 @@ class RequestIndex:
         for entry, end in segment.entries(at):
             shares = self._take(entry, head.experiment, shares)
             at, count = end, count + 1
+        if not count and known is not None:
+            return 0  # looking often costs no writes
         self._db.execute(
             "INSERT OR REPLACE INTO segments VALUES (?, ?, ?)",
             (segment.path.name, at, msgspec.json.encode(shares).decode()),
