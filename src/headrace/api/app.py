@@ -18,6 +18,7 @@ from headrace.api import (
     endpoint_changes,
     endpoints,
     events,
+    experiment_routes,
     health,
     index,
     metrics,
@@ -32,7 +33,13 @@ from headrace.api.hosts import HostCheck
 from headrace.api.idempotency import Requests
 from headrace.api.key_check import KeyCheck
 from headrace.api.long_work import LongWork
-from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess, RolloutCommands
+from headrace.api.ports import (
+    ControllerView,
+    EndpointCommands,
+    ExperimentCommands,
+    RegistryAccess,
+    RolloutCommands,
+)
 from headrace.api.request_checks import RequestChecks
 from headrace.api.rollouts import router as rollout_router
 from headrace.core import release
@@ -60,6 +67,7 @@ def create_app(
     registry: RegistryAccess | None = None,
     guard: Guard | None = None,
     schema: Callable[[], str] | None = None,
+    experiments: ExperimentCommands | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -71,6 +79,7 @@ def create_app(
     commands            what can be done to endpoints; None: they are only read
     rollouts            what can be done to rollouts; None: there are none
     registry            None: this server owns none, and the routes of the registry say so
+    experiments         None: there are none
     guard               who may do what; None lets everybody in
     schema              the JSON Schema of headrace.yaml; None: it is not shown
     """
@@ -100,6 +109,8 @@ def create_app(
         api.include_router(rollout_router(rollouts))
     if schema is not None:
         api.include_router(settings_schema.router(schema))
+    if experiments is not None:
+        api.include_router(experiment_routes.router(experiments))
     requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))

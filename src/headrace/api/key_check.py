@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.api import problems
@@ -12,6 +14,8 @@ from headrace.protocols import credentials
 
 _NEEDED = {"/metrics": keys.Scope.METRICS}
 """What a path takes; every other one takes ``manage``."""
+_FEEDBACK = re.compile(r"/api/v1/experiments/(?P<endpoint>.+)/feedback\Z")
+"""Sending outcomes takes ``predict`` of the endpoint, or ``manage``: whoever asks a model knows what came of it."""
 
 
 CALLER = "headrace.caller"
@@ -35,8 +39,17 @@ class KeyCheck:
             credentials.join_repeated(headers, pairs)
         try:
             principal = self._guard.identify(headers)
-            principal.check(_NEEDED.get(scope["path"], keys.Scope.MANAGE))
+            _check(principal, scope["method"], scope["path"])
         except errors.HeadraceError as error:
             await problems.error_response(error, scope["path"])(scope, receive, send)
             return
         await self._app({**scope, CALLER: principal}, receive, send)
+
+
+def _check(principal: keys.Principal, method: str, path: str) -> None:
+    """Raises Forbidden."""
+    feedback = _FEEDBACK.match(path) if method == "POST" else None
+    if feedback is not None and keys.Scope.MANAGE not in principal.scopes:
+        principal.check_predict(feedback["endpoint"])
+        return
+    principal.check(_NEEDED.get(path, keys.Scope.MANAGE))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from headrace.control.endpoint_changes import EndpointChange
+from headrace.control.experiments.report import ExperimentReport
 from headrace.control.registry import Registry
 from headrace.control.rollout import Command
 from headrace.control.rollout_story import Rollout, RolloutRequest
 from headrace.core.endpoint_records import EndpointRecord
+from headrace.core.experiments import BanditSettings, Experiment, Outcome, Receipt
 from headrace.core.load import LoadReport
 from headrace.core.routes import RouteTable
 from headrace.core.versions import Draft, Registration, Version
@@ -90,6 +92,33 @@ class RolloutCommands(Protocol):
 
     async def rollout(self, endpoint: str) -> Rollout:
         """The one that is under way, else the latest. Raises UnknownModel when there was none."""
+        ...
+
+
+class ExperimentCommands(Protocol):
+    """Experiments on endpoints. Called on the event loop. Raise UnknownExperiment, and what ``EndpointCommands`` do."""
+
+    async def all(self) -> list[Experiment]:
+        """Newest first."""
+        ...
+
+    async def start(
+        self,
+        endpoint: str,
+        arms: Sequence[str],
+        *,
+        weights: Mapping[str, float] | None,
+        bandit: BanditSettings | None,
+        metric: str,
+        confidence: float,
+        who: str,
+        take_over: bool,
+        generation: int | None,
+    ) -> ExperimentReport: ...
+    async def stop(self, endpoint: str, *, who: str, generation: int | None) -> ExperimentReport: ...
+    async def report(self, endpoint: str) -> ExperimentReport: ...
+    async def feedback(self, endpoint: str, outcomes: Sequence[Outcome]) -> list[Receipt]:
+        """One receipt for each outcome, in order; all outcomes are kept, or none."""
         ...
 
 

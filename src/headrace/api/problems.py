@@ -27,6 +27,7 @@ _STATUS: tuple[tuple[type[errors.HeadraceError], int], ...] = (
     (errors.PreconditionFailed, 412),
     (errors.PreconditionRequired, 428),
     (errors.UnknownKey, 404),
+    (errors.UnknownExperiment, 404),
     (errors.MethodNotAllowed, 405),
     (errors.PayloadTooLarge, 413),
     (errors.Unauthorized, 401),

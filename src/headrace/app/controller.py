@@ -38,6 +38,8 @@ from headrace.app.applying import records_of
 from headrace.app.controller_state import ControllerState, LoadFailure, Switch
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
+from headrace.app.experiment_book import ExperimentBook
+from headrace.app.experiments import Experiments
 from headrace.app.gateway_link import GatewayServer
 from headrace.app.golden_files import golden_file
 from headrace.app.key_following import follow_keys
@@ -124,10 +126,27 @@ class Controller:
         self._recorder = ControlRecorder(page)
         self._state_path = Path(role.directory) / "controller.state"
         self._saved: ControllerState | None = None
-        self._endpoints = EndpointManager(
-            Path(role.directory), self._desired, self._observed, self._switches, say=self._say, changed=self._changed
-        )
         location = self._location = self._settings.location or self._other_location()
+        self._endpoints = EndpointManager(
+            Path(role.directory),
+            self._desired,
+            self._observed,
+            self._switches,
+            say=self._say,
+            changed=self._changed,
+            experiments=location.directory / "experiments" if self._settings.owns_state else None,
+        )
+        book = ExperimentBook(
+            self._endpoints,
+            owns_state=self._settings.owns_state,
+            retention_s=self._settings.experiment_retention_s,
+            most_requests=self._settings.experiment_requests,
+        )
+        self.experiments = Experiments(
+            self._endpoints,
+            book,
+            followed=lambda fits: fits(self._table) and self._followed(self._table.version),
+        )
         self.operations = EndpointOperations(self._endpoints, location)
         self.rollouts = Rollouts(
             self._endpoints,
@@ -162,8 +181,17 @@ class Controller:
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
             asyncio.create_task(self._run_rollouts()),
+            asyncio.create_task(self.experiments.run()),
             asyncio.create_task(
-                serve_management(self, self.operations, self.rollouts, self._registry(), self._role, self._guard)
+                serve_management(
+                    self,
+                    self.operations,
+                    self.rollouts,
+                    self._registry(),
+                    self._role,
+                    self._guard,
+                    experiments=self.experiments,
+                )
             ),
         ]
         kept = kept_keys.load(Path(self._role.directory), self._role.began)
@@ -178,6 +206,7 @@ class Controller:
         for task in done - {waiter}:
             # A task that ends before SIGTERM has failed: say why, and let the supervisor start us again.
             task.result()
+        self.experiments.close()
         await asyncio.to_thread(self._keeper.close)
         if self._orphaned and self._settings.runtime_dir is None:
             # The supervisor was killed; nobody else removes its folder.
@@ -306,6 +335,8 @@ class Controller:
         self._endpoints.records = {record.name: record for record in state.records}
         self.rollouts.resume(list(state.rollouts))
         self._desired.paused = {record.name: record.paused for record in state.records if record.paused}
+        for record in state.records:
+            self._endpoints.log_requests(record)
         for deployment, failure in state.load_failures.items():
             restarts = self._observed.restarts_of(deployment)
             restarts.load_failure, restarts.log_tail = failure.reason, failure.log_tail

@@ -11,11 +11,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
 from headrace.app import events, source_copies
 from headrace.app.controller_state import Switch
+from headrace.app.endpoint_documents import policy_document
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import who_am_i
 from headrace.control.observed import Desired, Observed
@@ -24,6 +26,7 @@ from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
+from headrace.core.routes import RequestLogRoute
 from headrace.core.traffic import EndpointTraffic
 from headrace.core.versions import Event
 from headrace.telemetry import logging
@@ -46,13 +49,16 @@ class EndpointManager:
         *,
         say: Callable[[events.Event], None],
         changed: asyncio.Event,
+        experiments: Path | None = None,
     ) -> None:
+        """``experiments``: where the requests of endpoints with an experiment are written down."""
         self.records: dict[str, EndpointRecord] = {}
         self.state: OwnedState | None = None
         """None: what is served lasts as long as this run of ``headrace serve``."""
         self.lock = asyncio.Lock()
         """Held by whoever makes a change, from reading the records until they are replaced."""
         self._directory = directory
+        self.experiments_folder = experiments or directory / "experiments"
         self._desired = desired
         self._observed = observed
         self._switches = switches
@@ -87,7 +93,15 @@ class EndpointManager:
             if deployment not in kept:
                 del self._desired.deployments[deployment]
         self._pause(name, record.paused)
+        self.log_requests(record)
         self._changed.set()
+
+    def log_requests(self, record: EndpointRecord) -> None:
+        """An experiment owns the traffic: every answered request is written down, for as long as it does."""
+        self._desired.logs.pop(record.name, None)
+        if record.owner.kind is OwnerKind.EXPERIMENT:
+            folder = request_index_folder(self.experiments_folder, record.name)
+            self._desired.logs[record.name] = RequestLogRoute(record.owner.name, str(folder))
 
     def _pause(self, name: str, why: str) -> None:
         self._desired.paused.pop(name, None)
@@ -124,6 +138,7 @@ class EndpointManager:
         """The endpoint leaves."""
         self.records.pop(name, None)
         self._desired.traffic.pop(name, None)
+        self._desired.logs.pop(name, None)
         self._pause(name, "")
         for deployment in self._deployments(name):
             del self._desired.deployments[deployment]
@@ -263,7 +278,8 @@ class EndpointManager:
     async def begin(self, records: Sequence[EndpointRecord]) -> None:
         """What the command names, when it starts: it was put into effect already where nothing else was served."""
         async with self.lock:
-            new = [r for r in records if not _same(self.records.get(r.name), r)]
+            kept = [_with_experiment(r, self.records.get(r.name)) for r in records]
+            new = [r for r in kept if not _same(self.records.get(r.name), r)]
             for record in [r for r in new if self._is_busy(r.name)]:
                 # A server that is started again must not end what was under way.
                 new.remove(record)
@@ -275,7 +291,7 @@ class EndpointManager:
 
     def _is_busy(self, name: str) -> bool:
         known = self.records.get(name)
-        return known is not None and known.owner.kind in (OwnerKind.ROLLOUT, OwnerKind.EXPERIMENT)
+        return known is not None and known.owner.kind is OwnerKind.ROLLOUT
 
     async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, replaces: bool) -> None:
         """--watch found another version. ``name``: of the deployment that it is to serve under, None for none;
@@ -299,6 +315,24 @@ class EndpointManager:
                 f"endpoint {name!r} has generation {record.generation} by now, not {generation}; look at it again"
             )
         return record
+
+
+def request_index_folder(experiments: Path, endpoint: str) -> Path:
+    """Where answered requests of an endpoint are written down and indexed; its name may have slashes in it."""
+    return experiments / quote(endpoint, safe="")
+
+
+def _with_experiment(record: EndpointRecord, known: EndpointRecord | None) -> EndpointRecord:
+    """An experiment goes on when the server is started again with the same deployments: it decides their shares."""
+    if known is None or known.owner.kind is not OwnerKind.EXPERIMENT:
+        return record
+    if known.traffic.targets.keys() != record.traffic.targets.keys():
+        return record
+    policy = replace(record.traffic.policy, weights=known.traffic.policy.weights)
+    document = {**record.document, **policy_document(policy)}
+    return replace(
+        record, traffic=EndpointTraffic(policy, record.traffic.targets), document=document, owner=known.owner
+    )
 
 
 def _replaces(before: EndpointRecord, after: EndpointRecord) -> bool:

@@ -21,6 +21,7 @@ from headrace.gateway.gauges import Gauges
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Observer, Records
+from headrace.gateway.request_log import RequestLogs
 from headrace.gateway.services import Services
 from headrace.gateway.settings import GatewaySettings
 from headrace.gateway.sync import RouteFollower
@@ -55,7 +56,10 @@ class Gateway:
             log=logging.Log("headrace.gateway"),
             guard=Guard(role.settings.sigv4, closed=True),
         )
-        self._follower = RouteFollower(self._services, role.index, roles.control_socket(role.directory))
+        self._logs = RequestLogs(self._services.router, role.index, self._recorder, self._services.log)
+        self._follower = RouteFollower(
+            self._services, role.index, roles.control_socket(role.directory), followed=self._logs.follow
+        )
         self._ticks = 0
         self._gauges = Gauges(self._recorder, self._services)
 
@@ -90,6 +94,7 @@ class Gateway:
         await last_bytes.let_go(held)
         following.cancel()
         self._services.records.flush()
+        self._logs.close()
         self._follower.close()
         self._services.offload.close()
 
@@ -111,6 +116,7 @@ class Gateway:
         asyncio.get_running_loop().call_later(_TICK_S, self._tick)
         now = monotonic()
         self._services.router.sweep(now)
+        self._logs.tend(now)
         self._ticks += 1
         if self._ticks % _FLUSH_EVERY == 0:
             self._services.records.flush()

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from headrace.app import roles
 
 if TYPE_CHECKING:
-    from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess, RolloutCommands
+    from headrace.api.ports import (
+        ControllerView,
+        EndpointCommands,
+        ExperimentCommands,
+        RegistryAccess,
+        RolloutCommands,
+    )
     from headrace.pipeline.auth import Guard
 
 _IMPORT_AFTER_S = 0.05
@@ -22,10 +28,12 @@ async def serve_management(
     registry: RegistryAccess | None,
     role: roles.ControllerRole,
     guard: Guard,
+    *,
+    experiments: ExperimentCommands | None = None,
 ) -> None:
     """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, rollouts, registry, role, guard)
+    app = await asyncio.to_thread(_build, view, commands, rollouts, registry, role, guard, experiments)
     import h2corn
 
     from headrace.app import serving
@@ -47,6 +55,7 @@ def _build(  # type: ignore[no-untyped-def]
     registry: RegistryAccess | None,
     role: roles.ControllerRole,
     guard: Guard,
+    experiments: ExperimentCommands | None,
 ):
     from headrace.api.app import create_app
     from headrace.app import settings_schema
@@ -60,4 +69,5 @@ def _build(  # type: ignore[no-untyped-def]
         registry=registry,
         guard=guard,
         schema=settings_schema.document,
+        experiments=experiments,
     )

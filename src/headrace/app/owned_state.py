@@ -129,6 +129,10 @@ class OwnedState:
             for event in tell:
                 transaction.events.add(event)
 
+    def open_state(self) -> State:
+        """For what changes the state by itself; not to be kept, since ownership may be lost and taken again."""
+        return State(self._writable)
+
     @contextmanager
     def _writing(self) -> Iterator[Transaction]:
         with State(self._writable).writing() as transaction:

@@ -97,5 +97,9 @@ class ServeSettings(msgspec.Struct, frozen=True):
     """Where environments of versions are kept; None: in the state directory."""
     source_builds: bool = False
     """Packages without a wheel are built, which runs their code."""
+    experiment_retention_s: float = 86_400.0
+    """How long answered requests of experiments are remembered, for outcomes that come late."""
+    experiment_requests: int = 10_000_000
+    """How many of them, per endpoint."""
     runtime_dir: str | None = None
     """Sockets, logs and metric pages; None: a new folder under the temporary directory, removed at exit."""

@@ -356,6 +356,24 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "Build packages that have no wheel for this machine, which runs their authors' code at once.",
         ),
     ),
+    "Experiments": (
+        _key(
+            "experiments.retention",
+            _S,
+            "experiment_retention_s",
+            TIME,
+            None,
+            "How long answered requests of experiments are remembered: outcomes that come later find nothing.",
+        ),
+        _key(
+            "experiments.requests",
+            _S,
+            "experiment_requests",
+            COUNT,
+            None,
+            "How many answered requests of experiments are remembered per endpoint; each takes some 200 bytes on disk.",
+        ),
+    ),
     "Batching": (
         _key(
             "batching.mode",

@@ -41,7 +41,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machin
 File = Annotated[Path, typer.Argument(metavar="[FILE]", help="A settings file with endpoints.", show_default=True)]
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", show_default=False)]
 TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Decide the traffic from now on, whoever decides it now: file or rollout.")
+    bool,
+    typer.Option(
+        "--take-over", help="Decide the traffic from now on, whoever decides it now: file, rollout or experiment."
+    ),
 ]
 Deployment = Annotated[
     str | None,
@@ -177,10 +180,11 @@ def traffic(
 ) -> None:
     """Spread the requests of an endpoint by hand; a deployment that is not named gets none."""
     with _connected(server, state, as_json) as served:
-        _show_state(served.set_traffic(endpoint, _weights(weights), take_over=take_over), as_json)
+        _show_state(served.set_traffic(endpoint, parse_weights(weights), take_over=take_over), as_json)
 
 
-def _weights(texts: Sequence[str]) -> dict[str, float]:
+def parse_weights(texts: Sequence[str]) -> dict[str, float]:
+    """``champion=90`` … by name. Raises BadSettings."""
     found: dict[str, float] = {}
     for text in texts:
         name, equals, weight = text.partition("=")

@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("headrace.cli.endpoints:resume_app", "Take them again."),
     "rollout": ("headrace.cli.rollout", "Move an endpoint to another version, in judged steps."),
     "schema": ("headrace.cli.schema", "Print the JSON Schema of headrace.yaml, for editors."),
+    "experiment": ("headrace.cli.experiments", "Compare deployments by what comes of their answers; bandits."),
+    "feedback": ("headrace.cli.experiments:feedback_app", "Tell what came of a request, for experiments."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),
 }

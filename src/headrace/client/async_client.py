@@ -24,6 +24,7 @@ import numpy as np
 from headrace.client.credentials import with_key
 from headrace.client.endpoints import AsyncEndpoints
 from headrace.client.errors import error_from_response
+from headrace.client.experiments import AsyncExperiments
 from headrace.client.inputs import Inputs, to_tensors
 from headrace.client.management import Management
 from headrace.client.metadata import ModelMetadata, decode_metadata
@@ -52,8 +53,9 @@ class AsyncClient:
 
     ``models`` is the registry behind ``management_url`` (by default port 9000 of the same host): ``models.list()``,
     ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served. ``endpoints`` is what is served there,
-    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …. ``rollouts`` moves
-    it to other versions: ``rollouts.start("fraud", "8")``, ``rollouts.wait("fraud")``, …."""
+    and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …; ``rollouts`` moves it to other
+    versions: ``rollouts.start("fraud", "8")``, …; ``experiments`` compares its deployments:
+    ``experiments.start("fraud", ["champion", "challenger"])``, ``experiments.feedback(…)``."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class AsyncClient:
         self.models = AsyncModels(management, self._served_models)
         self.endpoints = AsyncEndpoints(management)
         self.rollouts = AsyncRollouts(management)
+        self.experiments = AsyncExperiments(management)
         self.timeout = timeout
         self._policy = RetryPolicy(retries=retries)
         self._sleep = sleep

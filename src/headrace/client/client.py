@@ -18,6 +18,7 @@ import httpx
 
 from headrace.client.async_client import AsyncClient
 from headrace.client.endpoints import Endpoints
+from headrace.client.experiments import Experiments
 from headrace.client.inputs import Inputs
 from headrace.client.metadata import ModelMetadata
 from headrace.client.models import Models
@@ -65,6 +66,7 @@ class Client:
         self.models = Models(self._async.models, self._loop.run)
         self.endpoints = Endpoints(self._async.endpoints, self._loop.run)
         self.rollouts = Rollouts(self._async.rollouts, self._loop.run)
+        self.experiments = Experiments(self._async.experiments, self._loop.run)
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)
 
     @property

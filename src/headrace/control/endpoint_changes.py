@@ -75,7 +75,7 @@ def owned_by_another(endpoint: str, owner: Owner) -> errors.Conflict:
         OwnerKind.MANUAL: "was set by hand",
         OwnerKind.FILE: f"belongs to the file {owner.name}",
         OwnerKind.ROLLOUT: f"belongs to the rollout {owner.name}; wait for its end, or abort it",
-        OwnerKind.EXPERIMENT: f"belongs to the experiment {owner.name}",
+        OwnerKind.EXPERIMENT: f"belongs to the experiment {owner.name}; stop it (headrace experiment stop {endpoint})",
     }[owner.kind]
     return errors.Conflict(f"the traffic of endpoint {endpoint!r} {what}; use --take-over to decide it from now on")
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import LoadedModel
 from headrace.core.replicas import ReplicaState, move
+from headrace.core.routes import RequestLogRoute
 from headrace.core.traffic import EndpointTraffic
 from headrace.core.trials import Trial
 
@@ -138,3 +139,5 @@ class Desired:
     """Ids of lazy deployments that somebody has asked for."""
     trials: dict[str, Trial] = field(default_factory=dict)
     """By endpoint: what is judged."""
+    logs: dict[str, RequestLogRoute] = field(default_factory=dict)
+    """Endpoints whose answered requests are all written down."""

@@ -36,6 +36,7 @@ def _endpoint(name: str, routes: list[DeploymentRoute], desired: Desired) -> End
         traffic.policy,
         desired.paused.get(name, ""),
         desired.trials.get(name),
+        desired.logs.get(name),
     )
 
 

@@ -7,6 +7,7 @@
     │   │   └── KeyReused           an idempotency key came back with another request
     │   ├── UnknownModel            no such endpoint, version or path
     │   ├── UnknownKey              no such API key in the state
+    │   ├── UnknownExperiment       the endpoint has had no experiment
     │   ├── UnknownArtifact         no stored file has this digest
     │   ├── NoRegistry              this server was started without a registry
     │   ├── MethodNotAllowed        the path exists, the verb does not
@@ -107,6 +108,12 @@ class UnknownKey(CallerError):
     """There is no such API key."""
 
     code = "unknown_key"
+
+
+class UnknownExperiment(CallerError):
+    """The endpoint has had no experiment."""
+
+    code = "unknown_experiment"
 
 
 class UnknownArtifact(CallerError):

@@ -61,6 +61,15 @@ class DeploymentRoute(msgspec.Struct, frozen=True):
         return any(r.state is ReplicaState.READY for r in self.replicas)
 
 
+class RequestLogRoute(msgspec.Struct, frozen=True):
+    """Every answered request of an endpoint is to be written down (``core/request_log.py``)."""
+
+    experiment: str
+    """Id of the experiment that needs it."""
+    directory: str
+    """Where its segments go, on this machine."""
+
+
 class EndpointRoute(msgspec.Struct, frozen=True):
     """An endpoint and its deployments. ``traffic`` maps deployment id to the weight that it has now, while others
     may be down; absent means 0. ``policy`` is what was asked for."""
@@ -73,6 +82,8 @@ class EndpointRoute(msgspec.Struct, frozen=True):
     """Why it refuses requests; empty: it does not."""
     trial: Trial | None = None
     """A rollout is judged: gateways count both versions."""
+    log: RequestLogRoute | None = None
+    """None: its requests are in no log."""
 
     @property
     def waiting(self) -> tuple[str, ...]:

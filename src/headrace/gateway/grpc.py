@@ -157,6 +157,8 @@ class GrpcFront:
             failure = errors.Bug(f"internal error ({type(error).__name__}), request id {request_id}")
         try:
             if failure is None:
+                if exchange is not None:
+                    chain.note(exchange)
                 told = [] if exchange is None else fallback.headers(exchange)
                 await self._send_reply(send, reply, headers, request_id, told)
             else:
@@ -178,7 +180,7 @@ class GrpcFront:
         exchange = Exchange(deployment, CODEC, CODEC.NAME, started, started + timeout, request_id)
         exchange.caller = caller.name
         exchange.explicit_deadline = given is not None
-        if deployment.fallback:
+        if deployment.fallback or deployment.note is not None:
             exchange.pinned = fallback.pinned(message.model_version, headers)
         exchange.body = message
         return exchange

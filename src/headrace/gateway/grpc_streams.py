@@ -254,7 +254,7 @@ class _InferStream:
         exchange = Exchange(deployment, self._codec, _PROTOCOL, started, deadline, request_id)
         exchange.caller = caller.name
         exchange.explicit_deadline = self._deadline is not None
-        if deployment.fallback:
+        if deployment.fallback or deployment.note is not None:
             exchange.pinned = fallback.pinned(message.model_version, self._headers)
         exchange.body = message
         return exchange
@@ -263,6 +263,9 @@ class _InferStream:
         stall = exchange.deployment.route.stream_stall_s
         async with aclosing(streaming.responses(self._services, exchange)) as responses:
             async for response in responses:
+                if not exchange.bytes_out:
+                    # The caller of a stream knows its requests by the ids that it gave them.
+                    chain.note(exchange, response.id)
                 rendered = oip_grpc.stream_response(
                     response, exchange.rendering, final=not exchange.deployment.signature.streaming
                 )

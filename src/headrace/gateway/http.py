@@ -170,6 +170,8 @@ class InferenceApp:
             failure = _bug(services, error, request_id)
             reply = codec.render_error(failure)
         size = len(reply.body)
+        if failure is None and exchange is not None:
+            chain.note(exchange)
         if exchange is not None and (exchange.deployment.header is not None or exchange.fallback):
             reply.headers += fallback.headers(exchange)
         try:
@@ -191,7 +193,7 @@ class InferenceApp:
         exchange.caller = caller.name
         if given is not None:
             exchange.explicit_deadline = True
-        if deployment.fallback:
+        if deployment.fallback or deployment.note is not None:
             exchange.pinned = fallback.pinned(match.version, headers)
         if exchange.signature.streaming:
             _check_streaming(deployment, match.operation)

@@ -165,6 +165,7 @@ async def server_sent_events(
     stall = exchange.deployment.route.stream_stall_s
     async with aclosing(responses(services, exchange)) as stream:
         first = await anext(stream, None)
+        chain.note(exchange)
         try:
             await _begin(send, [*headers, *fallback.headers(exchange)])
             if first is not None:

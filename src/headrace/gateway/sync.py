@@ -35,7 +35,10 @@ _encode = msgspec.msgpack.Encoder().encode
 class RouteFollower:
     """Keeps the router in step with the controller. ``run`` until cancelled."""
 
-    def __init__(self, services: Services, index: int, control: Path) -> None:
+    def __init__(
+        self, services: Services, index: int, control: Path, *, followed: Callable[[RouteTable], None] | None = None
+    ) -> None:
+        """``followed`` is called for every table right after the router has taken it over."""
         self._services = services
         self._index = index
         self._control = control
@@ -43,6 +46,7 @@ class RouteFollower:
         self._report_now = asyncio.Event()
         self._began = time.time()
         services.report_now = self._report_now.set
+        self._followed = followed
 
     async def run(self) -> None:
         """Connect to the controller, again and again."""
@@ -81,6 +85,8 @@ class RouteFollower:
         if isinstance(table, KeySet):
             self._services.guard.follow(table)
         elif self._services.router.apply(table):
+            if self._followed is not None:
+                self._followed(table)
             self._follow_replicas(table)
             self._report_now.set()
 

@@ -7,6 +7,7 @@
     batch     wait for a replica to pull the call
     dispatch  the replica computes
     encode    outputs → bytes
+    note      where the endpoint has an experiment: whose answer it is, written down before it leaves
     record    one RequestRecord
 
 Stages up to the queue are plain functions run in a row; one future is awaited; then encode and record. Each leaves
@@ -43,6 +44,7 @@ class Exchange:
     ``request`` and ``rendering`` may be set before ``run`` when the body was decoded outside the event loop."""
 
     __slots__ = (
+        "asked",
         "body",
         "body_read",
         "bound",
@@ -73,6 +75,8 @@ class Exchange:
         self, deployment: Deployment, codec: Codec, protocol: str, started: float, deadline: float, request_id: str
     ) -> None:
         self.deployment = deployment
+        self.asked: Deployment | None = None
+        """Who was asked first, where fallbacks may answer."""
         self.signature = deployment.signature
         self.codec = codec
         self.protocol = protocol
@@ -276,6 +280,14 @@ def count(exchange: Exchange, counter: DeploymentCounter, error: errors.Headrace
         error = errors.RuntimeFailed("a fallback answered")
     outputs = exchange.response.outputs if exchange.response is not None and error is None else ()
     counter.request(error, monotonic() - exchange.started, exchange.request_id, outputs)
+
+
+def note(exchange: Exchange, request_id: str | None = None) -> None:
+    """An answer is there and about to leave: write down whose it is, where an experiment wants to know.
+    ``request_id``: the one that the caller knows, if it is another than the exchange's."""
+    deployment = exchange.asked or exchange.deployment
+    if deployment.note is not None:
+        deployment.note(request_id or exchange.request_id, deployment.route, exchange.pinned, exchange.fallback != "")
 
 
 def mirror(exchange: Exchange) -> None:

@@ -22,7 +22,7 @@ from headrace.core.tensors import Tensor
 from headrace.pipeline import admission, batching
 from headrace.pipeline.breaker import Breaker
 from headrace.pipeline.latency import LatencyModel
-from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Recorder, Replica
+from headrace.pipeline.ports import CallLater, CallSoon, Clock, MakeFuture, Note, Recorder, Replica
 from headrace.pipeline.queue import CallQueue
 from headrace.pipeline.tallying import DeploymentCounter
 from headrace.telemetry.metrics import Refusal
@@ -95,6 +95,8 @@ class Deployment:
         self._load_waiters: list[asyncio.Future[None]] = []
         self.counter: DeploymentCounter | None = None
         """Counts for the judge while a rollout of this deployment, or to it, runs."""
+        self.note: Note | None = None
+        """Told of every answered request before its answer leaves; None where the endpoint has no experiment."""
         self.shadow_load: ShadowLoad | None = None
         """What was compared, of a shadow."""
         self.finished_requests = 0

@@ -71,7 +71,7 @@ class Attempts:
         """What the deployment that was asked first said."""
         self._exchange = exchange
         self._clock = clock
-        self._asked = exchange.deployment
+        self._asked = exchange.asked = exchange.deployment
         self._body = exchange.body, exchange.json_size
         self._options = iter(exchange.deployment.fallback)
         self._kind: FallbackKind | None = None

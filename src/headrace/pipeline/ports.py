@@ -10,6 +10,7 @@ from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse, RequestRecord
+from headrace.core.routes import DeploymentRoute
 from headrace.core.shadows import Mirrored, ShadowLoad
 from headrace.telemetry.metrics import Refusal
 
@@ -86,3 +87,6 @@ Clock = Callable[[], float]
 CallSoon = Callable[[Callable[[], None]], object]
 CallLater = Callable[[float, Callable[[], None]], object]
 MakeFuture = Callable[[], "asyncio.Future[None]"]
+Note = Callable[[str, DeploymentRoute, bool, bool], None]
+"""Writes an answered request down: its id, the deployment that was chosen for it, whether the request named that
+deployment itself, and whether a fallback answered. Never blocks for long, never raises."""

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from headrace.core import errors
 
-HEAD = "0005"
+HEAD = "0006"
 """Revision of the newest migration: what this program reads and writes."""
 
 _BUSY_TIMEOUT_S = 15.0

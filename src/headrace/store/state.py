@@ -11,6 +11,7 @@ from headrace.store.answers import Answers
 from headrace.store.database import Database
 from headrace.store.endpoints import Endpoints
 from headrace.store.events import Events
+from headrace.store.experiments import Experiments
 from headrace.store.keys import Keys
 from headrace.store.models import Models
 from headrace.store.rollouts import Rollouts
@@ -28,6 +29,7 @@ class Transaction:
         self.endpoints = Endpoints(connection)
         self.answers = Answers(connection)
         self.rollouts = Rollouts(connection)
+        self.experiments = Experiments(connection)
 
 
 class State:

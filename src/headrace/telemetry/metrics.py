@@ -238,6 +238,28 @@ RECORDS_DROPPED = Metric(
     ("process",),
     per_process=True,
 )
+REQUEST_LOG_FAILURES = Metric(
+    "request_log_failures_total",
+    Kind.COUNTER,
+    "Attempts to make room on the disk for the log of an experiment's requests that failed; requests wait in memory.",
+    ("process",),
+    per_process=True,
+)
+REQUEST_LOG_WAITING = Metric(
+    "request_log_waiting_bytes",
+    Kind.GAUGE,
+    "Log entries of experiments that wait in memory for room on the disk.",
+    ("process",),
+    unit="bytes",
+    per_process=True,
+)
+REQUEST_LOG_LOST = Metric(
+    "request_log_lost_total",
+    Kind.COUNTER,
+    "Answered requests of experiments that are in no log, because the disk was full for too long.",
+    ("process",),
+    per_process=True,
+)
 ROUTE_VERSION = Metric(
     "route_table_version", Kind.GAUGE, "Version of the route table in use.", ("process",), per_process=True
 )
@@ -254,7 +276,7 @@ STORED = (
     *(QUEUE_REQUESTS, QUEUE_ROWS, IN_FLIGHT, BATCH_LIMIT, REFUSED, RETRIES, FALLBACKS, CIRCUIT_OPEN, OPEN_STREAMS),
     *(SHADOW_REQUESTS, SHADOW_COMPUTE, SHADOW_DIFFERENCE),
     *(REPLICA_STATE, REPLICA_RESTARTS, DRAINING, RECORDS_DROPPED, ROUTE_VERSION),
-    STATE_REACHABLE,
+    *(REQUEST_LOG_FAILURES, REQUEST_LOG_WAITING, REQUEST_LOG_LOST, STATE_REACHABLE),
 )
 """Metrics that processes keep in their pages, in the order they are shown."""
 

@@ -55,6 +55,18 @@ class RequestRecorder:
         """``count`` records were lost before they could be observed."""
         self._dropped[0] += count
 
+    def log_failed(self) -> None:
+        """There was no room for the log of an experiment's requests."""
+        cells_of(self._page, metrics.REQUEST_LOG_FAILURES)[0] += 1
+
+    def log_lost(self) -> None:
+        """An answered request of an experiment is in no log."""
+        cells_of(self._page, metrics.REQUEST_LOG_LOST)[0] += 1
+
+    def set_log_waiting(self, nbytes: int) -> None:
+        """Bytes of log entries that wait for room on the disk."""
+        cells_of(self._page, metrics.REQUEST_LOG_WAITING)[0] = nbytes
+
     def refused(self, model: str, version: str, reason: Refusal, count: int = 1) -> None:
         """A request was turned away before any work was done for it; the model is empty when not known yet."""
         self._of(metrics.REFUSED, model, version)[_REFUSAL_CELL[reason]] += count

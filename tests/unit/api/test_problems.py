@@ -22,6 +22,7 @@ from headrace.core import errors
         (errors.Unauthorized(), 401),
         (errors.Forbidden(), 403),
         (errors.UnknownKey(), 404),
+        (errors.UnknownExperiment(), 404),
         (errors.Unsupported(), 501),
         (errors.QuotaExceeded(), 429),
         (errors.Overloaded(), 503),
