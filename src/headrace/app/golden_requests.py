@@ -162,8 +162,8 @@ class _Asker:
                 await self._ask_one(question, question.bound)
 
     async def _ask_again(self, questions: Sequence[_Question]) -> None:
-        """What was not answered before the first replica died, one at a time: suspects first, for they tell most."""
-        for question in sorted(questions, key=lambda question: -question.deaths):
+        """What was not answered before the first replica died, one at a time."""
+        for question in questions:
             while question.open and question.bound is not None and self._over is None:
                 if self._handle.alive:
                     await self._ask_one(question, question.bound)

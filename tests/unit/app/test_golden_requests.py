@@ -26,7 +26,7 @@ from headrace.protocols.golden_lines import GoldenRequest
 from tests import workers
 from tests.workers import TOKEN, RunningWorker, echo, python_model
 
-HANGS = 10.0
+HANGS = 3600.0
 """Seconds for a request at a replica that hangs: nobody waits for them in a test that passes."""
 
 
@@ -252,21 +252,21 @@ def test_a_replica_that_cannot_be_reached(tmp_path: Path) -> None:
 
 def test_a_replica_that_hangs_fails_and_nothing_more_is_asked(tmp_path: Path) -> None:
     requests = [request(1, name="fine"), request(7, name="stuck"), *(request(n) for n in range(10, 13))]
-    found = asked(tmp_path, echo(tmp_path, hang_on=7), *requests, timeout_s=0.5)
+    found = asked(tmp_path, echo(tmp_path, hang_on=7), *requests, timeout_s=2.0)
     assert found.finding is Finding.FAIL
-    assert found.differences == ("stuck: failed with deadline_exceeded: no answer within 0.5 s",)
+    assert found.differences == ("stuck: failed with deadline_exceeded: no answer within 2 s",)
     assert found.reason == f"1 of 5 differ: {found.differences[0]}; 3 could not be asked"
 
 
 def test_the_time_for_all_is_bounded_and_no_fault_of_the_version(tmp_path: Path) -> None:
-    found = asked(tmp_path, echo(tmp_path, hang_on=7), request(1), request(7), request(2), timeout_s=HANGS, total_s=0.5)
+    found = asked(tmp_path, echo(tmp_path, hang_on=7), request(1), request(7), request(2), timeout_s=HANGS, total_s=2.0)
     assert found.finding is Finding.INCONCLUSIVE
-    says = "line 2 and 1 more: no answer within the 0.5 s for all golden requests"
+    says = "line 2 and 1 more: no answer within the 2 s for all golden requests"
     assert found.reason == f"2 of 3 could not be asked: {says}"
 
 
 def test_a_wrong_answer_is_told_even_when_the_time_is_over(tmp_path: Path) -> None:
-    found = asked(tmp_path, echo(tmp_path, hang_on=7), request(1, 2), request(7), timeout_s=HANGS, total_s=0.5)
+    found = asked(tmp_path, echo(tmp_path, hang_on=7), request(1, 2), request(7), timeout_s=HANGS, total_s=2.0)
     assert found.finding is Finding.FAIL
     assert found.reason.endswith("expected 2.0; 1 could not be asked")
 
@@ -340,8 +340,8 @@ def test_waiting_for_another_replica_is_bounded(tmp_path: Path) -> None:
 
     async def run() -> GoldenReport:
         async with replica(tmp_path, echo(tmp_path, exit_on=7)) as one:
-            return await one.ask(golden_file(tmp_path, request(7)), never, total_s=1.0)
+            return await one.ask(golden_file(tmp_path, request(7)), never, total_s=3.0)
 
     found = asyncio.run(run())
     assert found.finding is Finding.INCONCLUSIVE
-    assert found.reason.endswith("replica m@2#1 died, and no other was ready within 1 s")
+    assert found.reason.endswith("replica m@2#1 died, and no other was ready within 3 s")
