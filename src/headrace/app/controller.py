@@ -235,7 +235,8 @@ class Controller:
             spec.batching.max_batch_size,
             idempotent=route.idempotent,
             timeout_s=spec.timeout_s,
-            total_s=rollout.spec.max_golden_s,
+            # The report must come before the rollout asks a person.
+            total_s=0.9 * rollout.spec.max_golden_s,
         )
 
         async def another(dead: str) -> ReplicaRoute | None:

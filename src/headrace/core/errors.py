@@ -23,6 +23,7 @@
     │       └── WrongOffset         a piece of an upload does not follow what has arrived
     ├── Cancelled                   the caller went away
     ├── NotReady                    loading, or no replica can be reached
+    │   └── Dormant                 it starts on its first request
     ├── Overloaded                  refused to protect the requests already accepted
     │   └── QuotaExceeded           the caller's own limit
     ├── DeadlineExceeded            the request's time ran out
@@ -45,6 +46,7 @@ The docstring of a class is its default message. Transport status codes are mapp
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import ClassVar, Self
 
 
@@ -206,6 +208,15 @@ class NotReady(HeadraceError):
     code = "not_ready"
     retryable = True
     retry_after = 1.0
+
+
+class Dormant(NotReady):
+    """The model starts on its first request."""
+
+    code = "dormant"
+
+    loaded: Callable[[], Awaitable[None]] | None = None
+    """In the process that holds the request: waits until the model has loaded, or cannot be."""
 
 
 class Overloaded(HeadraceError):

@@ -24,7 +24,7 @@ from headrace.gateway.services import Services
 from headrace.gateway.state import ServerState
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import Deployment, Dormant
+from headrace.pipeline.deployment import Deployment
 from headrace.protocols import (
     compression,
     grpc_frames,
@@ -132,7 +132,7 @@ class GrpcFront:
             message = oip_grpc.decode_infer(body)
             try:
                 exchange = self._begin(message, caller, headers, started, request_id)
-            except Dormant as dormant:
+            except errors.Dormant as dormant:
                 given = headers.get(b"grpc-timeout")
                 ends = None if given is None else started + grpc_status.parse_timeout(given)
                 begin = partial(self._begin, message, caller, headers, started, request_id)

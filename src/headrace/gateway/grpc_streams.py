@@ -16,7 +16,6 @@ from headrace.gateway.bodies import Headers, Receive, Send
 from headrace.gateway.services import Services
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import Dormant
 from headrace.pipeline.ports import Codec
 from headrace.protocols import grpc_frames, grpc_status, oip_grpc
 
@@ -220,7 +219,7 @@ class _InferStream:
             client_id = message.id or None
             try:
                 exchange = self._exchange(message, started, request_id)
-            except Dormant as dormant:
+            except errors.Dormant as dormant:
                 begin = partial(self._exchange, message, started, request_id)
                 exchange = await waking.begun(self._services, dormant, self._deadline, begin)
             exchange.bytes_in = len(body)

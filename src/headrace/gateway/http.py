@@ -23,7 +23,7 @@ from headrace.gateway.rest import RestOperations
 from headrace.gateway.services import Services
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import Deployment, Dormant
+from headrace.pipeline.deployment import Deployment
 from headrace.protocols import compression, credentials, http_status, paths
 from headrace.protocols.paths import Match, Operation
 from headrace.protocols.protocol import Reply, RestCodec
@@ -124,7 +124,7 @@ class InferenceApp:
         try:
             try:
                 exchange = self._begin(match.path, codec, headers, started, request_id)
-            except Dormant as dormant:
+            except errors.Dormant as dormant:
                 given = headers.get(b"x-request-timeout-ms")
                 ends = None if given is None else started + parse_timeout_ms(given)
                 begin = partial(self._begin, match.path, codec, headers, started, request_id)

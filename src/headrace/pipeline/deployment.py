@@ -52,15 +52,6 @@ turn of the event loop later is a twelfth of its latency later."""
 _LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
 
 
-class Dormant(errors.NotReady):
-    """The deployment starts on its first request, and has not loaded yet."""
-
-    def __init__(self, deployment: Deployment) -> None:
-        route = deployment.route
-        super().__init__(f"model {deployment.endpoint!r} version {route.version} starts on its first inference request")
-        self.deployment = deployment
-
-
 class Deployment:
     """Single-threaded: every method runs on the gateway's event loop."""
 
@@ -150,6 +141,12 @@ class Deployment:
         self._load_waiters.append(waiter)
         return waiter
 
+    def _dormant(self) -> errors.Dormant:
+        version = f"model {self.endpoint!r} version {self.route.version}"
+        error = errors.Dormant(f"{version} starts on its first inference request")
+        error.loaded = self.loaded
+        return error
+
     def _wake_waiters(self) -> None:
         waiters, self._load_waiters = self._load_waiters, []
         for waiter in waiters:
@@ -161,7 +158,7 @@ class Deployment:
         """Raises NotReady, with the reason, while nothing has loaded."""
         signature = self.route.signature
         if signature is None and self.route.lazy and not self.route.failed:
-            raise Dormant(self)
+            raise self._dormant()
         if signature is None:
             raise errors.NotReady(
                 f"model {self.endpoint!r} version {self.route.version} is not ready"

@@ -86,7 +86,7 @@ def sample(value: str) -> dict[str, Any]:
 def test_what_is_measured(prometheus: Prometheus, answer: object, value: float | None, error: str) -> None:
     prometheus.answer = answer
     metric = MetricSettings(
-        "chargebacks", 'rate(x{v="$new",e="$endpoint"}[1m]) / $old', prometheus.url, success="<= 0.2"
+        "chargebacks", "<= 0.2", query='rate(x{v="$new",e="$endpoint"}[1m]) / $old', prometheus=prometheus.url
     )
     found = asyncio.run(measuring.measure(metric, ROLLOUT))
     assert (found.metric, found.value) == ("chargebacks", value)
@@ -96,10 +96,10 @@ def test_what_is_measured(prometheus: Prometheus, answer: object, value: float |
 
 
 def test_a_server_that_is_not_there_is_no_fault_of_the_version() -> None:
-    metric = MetricSettings("x", "up", "http://127.0.0.1:1", success="> 0")
+    metric = MetricSettings("x", "> 0", query="up", prometheus="http://127.0.0.1:1")
     assert "http://127.0.0.1:1/api/v1/query: " in asyncio.run(measuring.measure(metric, ROLLOUT)).error
 
 
 def test_a_query_needs_a_server() -> None:
     with pytest.raises(errors.BadSettings, match="query and prometheus"):
-        MetricSettings("x", "up", success="> 0")
+        MetricSettings("x", "> 0", query="up")

@@ -47,6 +47,10 @@ EVENTS: list[tuple[events.Event, str]] = [
         "fraud: champion not ready, traffic goes to challenger 100 %",
     ),
     (
+        events.RolloutMoved("fraud", "r1", "step", 1, 0.05, "4 checks passed"),
+        "fraud: rollout r1 step 2, 0.05 of the traffic: 4 checks passed",
+    ),
+    (
         events.EndpointChanged("fraud", "endpoint.pause", "ada@host", "maintenance"),
         "fraud: endpoint.pause by ada@host: maintenance",
     ),

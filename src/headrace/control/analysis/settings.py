@@ -97,10 +97,6 @@ class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A metric of the user: a Prometheus query, a number that somebody posts. Conditions read like ``<= 0.2``."""
 
     name: str
-    query: str = ""
-    """PromQL that gives one number; ``$endpoint``, ``$old`` and ``$new`` (versions) are put in. Empty: it is posted."""
-    prometheus: str = ""
-    """Base URL of the server that is asked."""
     success: str = ""
     """A measurement that fulfils this is good. Empty: whatever is not a failure."""
     failure: str = ""
@@ -110,6 +106,10 @@ class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bad measurements in one step that are borne; one more fails the canary."""
     minimum: int = 3
     """Good measurements in one step that are needed to pass."""
+    query: str = ""
+    """PromQL that gives one number; ``$endpoint``, ``$old`` and ``$new`` (versions) are put in. Empty: it is posted."""
+    prometheus: str = ""
+    """Base URL of the server that is asked."""
 
     def __post_init__(self) -> None:
         if not self.success and not self.failure:
