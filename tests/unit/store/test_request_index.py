@@ -213,3 +213,10 @@ def test_a_full_disk_changes_nothing(index: RequestIndex, writer: Writer) -> Non
         index.take_in()
     index._db.execute("PRAGMA max_page_count = 1000000")
     assert index.take_in() == 500
+
+
+def test_what_a_power_cut_left_of_a_log_is_removed(index: RequestIndex, tmp_path: Path) -> None:
+    path = tmp_path / "9.requests"
+    path.write_bytes(bytes(4096))
+    assert index.take_in() == 0
+    assert not path.exists()
