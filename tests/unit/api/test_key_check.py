@@ -135,7 +135,7 @@ def test_whoever_may_ask_a_model_may_say_what_came_of_it(ask: Ask, guard: Guard)
     guard.follow(key_set(MANAGER, SCRAPER, own, other, version=2))
     assert ask(feedback, own.bearer, "POST").status_code == 404
     assert ask(feedback, MANAGER.bearer, "POST").status_code == 404
-    for caller in (other, SCRAPER):
-        assert ask(feedback, caller.bearer, "POST").status_code == 403
+    for stranger in (other, SCRAPER):
+        assert ask(feedback, stranger.bearer, "POST").status_code == 403
     for method, path in (("GET", feedback), ("PUT", "/api/v1/experiments/team-a/fraud"), ("POST", "/api/v1/apply")):
         assert ask(path, own.bearer, method).status_code == 403
