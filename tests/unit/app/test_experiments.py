@@ -94,7 +94,7 @@ def run(world: Callable[[], World], test: Callable[[World], Awaitable[None]]) ->
         try:
             await asyncio.wait_for(test(made), 30.0)
         finally:
-            made.experiments.close()
+            await made.experiments.close()
 
     asyncio.run(main())
 
