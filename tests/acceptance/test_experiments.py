@@ -4,6 +4,7 @@ better arm; all of it is there after a restart."""
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import threading
@@ -12,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import headrace
+from headrace.cli.main import app
 from headrace.core import errors
 from headrace.core.experiments import Outcome
 from tests.acceptance import grpc_calls
@@ -202,6 +205,42 @@ def test_one_owner_at_a_time(running: tuple[Served, headrace.Client]) -> None:
         client.experiments.feedback("other", {"x": 1.0})
     with pytest.raises(errors.BadSettings, match="no deployment 'nobody'; it has: champion, challenger"):
         client.experiments.start("fraud", ["champion", "nobody"])
+
+
+@pytest.mark.xdist_group("experiments")
+def test_the_commands(running: tuple[Served, headrace.Client], tmp_path: Path) -> None:
+    server, _ = running
+
+    def command(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, [*arguments, "--server", server.management_url], catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    started = command(
+        "experiment", "start", "fraud", "--arms", "champion,challenger", "--metric", "clicks", "--take-over"
+    )
+    assert "by clicks runs" in started
+    assert "note: fewer than 100 outcomes of champion, challenger" in started
+    answers = [ask(server.address, "fraud", 1.0) for _ in range(30)]
+    first, *others = (answer.headers["x-request-id"] for answer in answers)
+    arm = answers[0].headers["x-headrace-deployment"]
+    assert command("feedback", "fraud", first, "--reward", "1") == f"joined: {arm}\n"
+    lines = [f'{{"request_id": "{other}", "reward": {n % 2}}}' for n, other in enumerate([*others, "nobody"])]
+    (tmp_path / "outcomes.jsonl").write_text("\n".join(lines))
+    told = command("feedback", "fraud", "--file", str(tmp_path / "outcomes.jsonl"))
+    assert told == "29 joined, 1 unknown\n"
+    assert "has the id 'nobody'" in command("feedback", "fraud", "nobody", "--reward", "1", code=2)
+    (tmp_path / "bad.jsonl").write_text('{"request_id": "a", "reward": 1}\n{"request_id": "a"}\n')
+    assert "bad.jsonl:2: " in command("feedback", "fraud", "--file", str(tmp_path / "bad.jsonl"), code=2)
+    assert "give REQUEST_ID and --reward, or --file" in command("feedback", "fraud", first, code=2)
+    assert "add --bandit" in command("experiment", "start", "fraud", "--arms", "a,b", "--floor", "5", code=2)
+    report = json.loads(command("experiment", "report", "fraud", "--json"))
+    assert sum(arm["outcomes"] for arm in report["arms"]) == 30
+    shown = command("experiment", "report", "fraud")
+    assert "challenger against champion, 95 % intervals:" in shown
+    assert "any number of looks: " in shown
+    assert "has ended: stopped by " in command("experiment", "stop", "fraud")
+    assert "fraud: champion, challenger by clicks" in command("experiment", "list").splitlines()[0]
 
 
 def test_an_experiment_goes_on_after_a_restart(tmp_path: Path) -> None:

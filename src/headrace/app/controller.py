@@ -206,7 +206,7 @@ class Controller:
         for task in done - {waiter}:
             # A task that ends before SIGTERM has failed: say why, and let the supervisor start us again.
             task.result()
-        self.experiments.close()
+        await self.experiments.close()
         await asyncio.to_thread(self._keeper.close)
         if self._orphaned and self._settings.runtime_dir is None:
             # The supervisor was killed; nobody else removes its folder.

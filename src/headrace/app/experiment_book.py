@@ -37,6 +37,7 @@ class ExperimentBook:
         self._written: dict[str, list[HourTally]] = {}
         """Tallies as they are in the state, by experiment."""
         self._disk = asyncio.Lock()
+        self._closed = False
 
     async def load(self) -> None:
         """What the state knows, whenever it has become another."""
@@ -148,9 +149,14 @@ class ExperimentBook:
 
     async def _on_disk(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         async with self._disk:
+            if self._closed:
+                raise errors.NotReady("the server is shutting down")
             return await asyncio.to_thread(work, *arguments, **named)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """When what is under way on disk has ended; nothing begins any more."""
+        async with self._disk:
+            self._closed = True
         self._indexes.close()
         self._kept.close()
 

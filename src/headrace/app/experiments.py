@@ -136,8 +136,10 @@ class Experiments:
             await self._trying("keep", self._book.keep_all)
         await self._trying("move", self._move_bandits)
 
-    def close(self) -> None:
-        self._book.close()
+    async def close(self) -> None:
+        """Leaves the tallies as they are now in the state."""
+        await self._trying("keep", self._book.keep_all)
+        await self._book.close()
 
     async def _trying(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         """A step that fails is tried again; it is told once."""

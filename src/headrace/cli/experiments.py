@@ -44,7 +44,7 @@ def _connected(server: str | None, state: str | None, as_json: bool) -> Iterator
             yield client.experiments
 
 
-@app.callback()
+@app.callback(epilog=_epilog("experiment start fraud --arms champion,challenger", "experiment report fraud"))
 def _root() -> None:
     """Compare deployments of an endpoint by what comes of their answers."""
 

@@ -76,7 +76,10 @@ class RequestIndex:
         return count
 
     def _read(self, segment: OpenSegment) -> int:
-        head, begin = segment.head()
+        found = segment.head()
+        if found is None:
+            return 0
+        head, begin = found
         known = self._db.execute("SELECT at, shares FROM segments WHERE name = ?", (segment.path.name,)).fetchone()
         at, shares = begin, dict[str, float]()
         if known is not None:

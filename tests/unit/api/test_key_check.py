@@ -125,3 +125,17 @@ def principal_of(made: TestKey) -> Principal:
     guard = Guard()
     guard.follow(key_set(made))
     return guard.identify({b"x-api-key": made.token.encode()})
+
+
+def test_whoever_may_ask_a_model_may_say_what_came_of_it(ask: Ask, guard: Guard) -> None:
+    """There is no experiment here: 404 and 405 are past the key check."""
+    feedback = "/api/v1/experiments/team-a/fraud/feedback"
+    own = key("own", Scope.PREDICT, endpoints=("team-a/*",))
+    other = key("other", Scope.PREDICT, endpoints=("team-b/*",))
+    guard.follow(key_set(MANAGER, SCRAPER, own, other, version=2))
+    assert ask(feedback, own.bearer, "POST").status_code == 404
+    assert ask(feedback, MANAGER.bearer, "POST").status_code == 404
+    for stranger in (other, SCRAPER):
+        assert ask(feedback, stranger.bearer, "POST").status_code == 403
+    for method, path in (("GET", feedback), ("PUT", "/api/v1/experiments/team-a/fraud"), ("POST", "/api/v1/apply")):
+        assert ask(path, own.bearer, method).status_code == 403

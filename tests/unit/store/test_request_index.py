@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headrace.core import errors, request_log
 from headrace.core.experiments import HourTally, Joined, Outcome, Receipt
@@ -213,3 +216,39 @@ def test_a_full_disk_changes_nothing(index: RequestIndex, writer: Writer) -> Non
         index.take_in()
     index._db.execute("PRAGMA max_page_count = 1000000")
     assert index.take_in() == 500
+
+
+def test_what_a_power_cut_left_of_a_log_is_removed(index: RequestIndex, tmp_path: Path) -> None:
+    path = tmp_path / "9.requests"
+    path.write_bytes(bytes(4096))
+    assert index.take_in() == 0
+    assert not path.exists()
+
+
+outcomes = st.tuples(st.integers(0, 4), st.sampled_from([0.0, 1.0, 2.5]), st.integers(0, 3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(outcomes, max_size=30), st.integers(1, 30))
+def test_in_any_order_the_latest_outcome_of_each_request_counts(came: list[tuple[int, float, int]], batch: int) -> None:
+    """Of those with the same time, the one that came last."""
+    latest: dict[int, tuple[int, float]] = {}
+    for number, reward, at in came:
+        if number not in latest or at >= latest[number][0]:
+            latest[number] = at, reward
+    with TemporaryDirectory() as folder:
+        index = RequestIndex(Path(folder))
+        writer = Writer(Path(folder))
+        for number in range(4):  # the fifth was never answered
+            writer.answer(str(number), "ab"[number % 2])
+        index.take_in()
+        for begin in range(0, len(came), batch):
+            part = came[begin : begin + batch]
+            index.join([Outcome(str(n), reward, NOON + at) for n, reward, at in part], NOON)
+        for arm, numbers in (("a", (0, 2)), ("b", (1, 3))):
+            expected = [latest[number][1] for number in numbers if number in latest]
+            found = by_arm(index)[arm]
+            assert found.outcomes == len(expected)
+            assert found.mean == pytest.approx(sum(expected) / len(expected) if expected else 0.0)
+        writer.segment.close()
+        index.close()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from headrace.control.experiments import intervals, mismatch, thompson
+from headrace.control.experiments import intervals, mismatch, strata, thompson
 from headrace.control.experiments.intervals import Lift
 from headrace.control.experiments.mismatch import SampleRatio
 from headrace.core.experiments import ArmTotal, Experiment, HourTally, totals
@@ -51,16 +51,27 @@ def report(
     best = thompson.probability_best([arm.tally for arm in found], seed=0)
     control = found[0].tally
     arms = tuple(
-        _arm(total, found[0], shares.get(total.arm, 0.0), probability, experiment.confidence)
+        _arm(total, shares.get(total.arm, 0.0), probability, _compared(experiment, total, found[0], hours))
         for total, probability in zip(found, best, strict=True)
     )
     needed = intervals.needed_per_arm(control, _EFFECT * abs(control.mean), experiment.confidence, _POWER)
     return ExperimentReport(experiment, arms, ratio, needed, (*_notes(experiment, found, ratio), *notes))
 
 
-def _arm(total: ArmTotal, control: ArmTotal, share: float, best: float, confidence: float) -> ArmReport:
+def _compared(
+    experiment: Experiment, total: ArmTotal, control: ArmTotal, hours: Sequence[HourTally]
+) -> tuple[Lift, Lift] | None:
+    """For one look and for any number; None for the control. A bandit's arms are compared within hours."""
+    if total is control:
+        return None
+    pair = control.tally, total.tally
+    if experiment.bandit is not None:
+        pair = strata.standardized(control.arm, total.arm, hours)
+    return intervals.fixed(*pair, experiment.confidence), intervals.sequential(*pair, experiment.confidence)
+
+
+def _arm(total: ArmTotal, share: float, best: float, lifts: tuple[Lift, Lift] | None) -> ArmReport:
     tally = total.tally
-    compared = total is not control
     return ArmReport(
         arm=total.arm,
         share=share,
@@ -69,8 +80,8 @@ def _arm(total: ArmTotal, control: ArmTotal, share: float, best: float, confiden
         mean=tally.mean,
         deviation=tally.variance**0.5,
         probability_best=best,
-        lift=intervals.fixed(control.tally, tally, confidence) if compared else None,
-        sequential=intervals.sequential(control.tally, tally, confidence) if compared else None,
+        lift=None if lifts is None else lifts[0],
+        sequential=None if lifts is None else lifts[1],
     )
 
 
@@ -86,7 +97,10 @@ def _notes(experiment: Experiment, arms: Sequence[ArmTotal], ratio: SampleRatio)
     if few:
         notes.append(f"fewer than {_FEW} outcomes of {', '.join(few)}: no interval is worth much yet")
     if experiment.bandit is not None:
-        notes.append("shares move with the outcomes: go by the sequential interval, not by the one for a single look")
+        notes.append(
+            "shares move with the outcomes: arms are compared within hours, so that lift is not the difference of the"
+            " means; go by the sequential interval"
+        )
     fallbacks = sum(arm.fallbacks for arm in arms)
     if fallbacks:
         notes.append(f"{fallbacks} requests were answered by a fallback; they count for the arm that did not answer")
