@@ -48,6 +48,7 @@ from headrace.app.registry_access import KeptRegistry
 from headrace.app.rollouts import Rollouts
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import Location, locate_for_server
+from headrace.app.switching import move_when_ready
 from headrace.app.version_environments import VersionEnvironments
 from headrace.app.watching import Change, Watched, Watcher
 from headrace.backends.environments.folder import environment_of
@@ -430,26 +431,13 @@ class Controller:
         )
 
     def _switch_when_ready(self) -> None:
-        for key, switch in list(self._switches.items()):
-            if self._switches.get(key) is not switch:
-                continue  # another one of its endpoint failed, and all are taken back
-            spec = self._desired.deployments.get(switch.new)
-            failure = self._observed.restarts_of(switch.new).load_failure
-            if spec is None or failure:
-                del self._switches[key]
-                self._desired.deployments.pop(switch.new, None)
-                self._endpoints.switched(switch.endpoint, failure or "it is not deployed any more")
-                continue
-            if not self._reachable(spec):
-                continue
-            endpoint, traffic = switch.endpoint, self._desired.traffic[switch.endpoint]
-            old = traffic.targets.get(switch.deployment, "")
-            self._desired.traffic[endpoint] = traffic.aimed(switch.deployment, switch.new)
-            if switch.old is not None:
-                self._desired.deployments.pop(switch.old, None)
-            del self._switches[key]
-            self._switched.append(events.VersionLoaded(endpoint, spec.version, endpoint_and_version(old)[1]))
-            self._endpoints.switched(endpoint)
+        self._switched += move_when_ready(
+            self._desired,
+            self._observed,
+            self._switches,
+            reachable=self._reachable,
+            ended=self._endpoints.switched,
+        )
 
     def _reachable(self, spec: DeploymentSpec) -> bool:
         """Every replica is ready and every gateway connected to it: traffic that moves there now meets no gap."""

@@ -55,6 +55,8 @@ class EndpointManager:
         self.records: dict[str, EndpointRecord] = {}
         self.state: OwnedState | None = None
         """None: what is served lasts as long as this run of ``headrace serve``."""
+        self.kept = False
+        """There is a state, whether or not it could be opened yet: nothing changes that it does not keep."""
         self.lock = asyncio.Lock()
         """Held by whoever makes a change, from reading the records until they are replaced."""
         self._directory = directory
@@ -66,10 +68,31 @@ class EndpointManager:
         self._changed = changed
         self._unsettled: dict[str, str] = {}
         """Endpoints whose record is to be settled, or put back for a reason."""
+        self.doubtful = False
+        """A change failed in a way that leaves open what the state holds now."""
         self._work = asyncio.Event()
         self._log = logging.Log("headrace.controller")
 
     # --- into effect ---
+
+    def restore(self, record: EndpointRecord) -> None:
+        """Go for what the state holds, whatever was known until now."""
+        self._unsettled.pop(record.name, None)
+        known = self.records.get(record.name)
+        if known is not None and record.generation <= known.generation:
+            # Deleted and made again, or an older state: nothing that serves leads to it.
+            self.forget(record.name)
+        self.adopt(record)
+
+    def compare(self, kept: EndpointRecord) -> None:
+        """The state holds the change that is gone for. A process before this one may have seen how the change ended
+        and not have lived to keep that."""
+        known = self.records[kept.name]
+        if kept.before is None or known.before is not None or kept.name in self._unsettled:
+            return
+        same = known.traffic.targets == kept.traffic.targets
+        self._unsettled[kept.name] = "" if same else "a version could not be loaded"
+        self._work.set()
 
     def adopt(self, record: EndpointRecord) -> None:
         """Go for this record from now on. Safe to repeat."""
@@ -161,7 +184,8 @@ class EndpointManager:
             return
         if failure:
             self._unsettled[endpoint] = failure
-            self.adopt(record.before)
+            # Its generation is still the newest that anybody has seen, and who paused it meant the endpoint.
+            self.adopt(replace(record.before, generation=record.generation, at=record.at, paused=record.paused))
         elif any(key[0] == endpoint for key in self._switches):
             return
         else:
@@ -174,35 +198,46 @@ class EndpointManager:
         while True:
             await self._work.wait()
             self._work.clear()
-            for endpoint in list(self._unsettled):
-                try:
-                    await self._settle(endpoint)
-                except errors.HeadraceError as error:
-                    self._log.warning(
-                        "the state could not be told how a change ended; trying again",
-                        action="settle_failed",
-                        endpoint=endpoint,
-                        reason=error.message,
-                    )
-                    asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._work.set)
+            if not await self.settle():
+                asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self._work.set)
+
+    async def settle(self) -> bool:
+        """Keep how switches ended until now; False when that must be tried again."""
+        done = True
+        for endpoint in list(self._unsettled):
+            try:
+                await self._settle(endpoint)
+            except errors.HeadraceError as error:
+                done = False
+                self._log.warning(
+                    "the state could not be told how a change ended; trying again",
+                    action="settle_failed",
+                    endpoint=endpoint,
+                    reason=error.message,
+                )
+        return done
 
     async def _settle(self, endpoint: str) -> None:
         async with self.lock:
             reason = self._unsettled.get(endpoint)
             record = self.records.get(endpoint)
-            if reason is not None and record is not None:
-                settled = replace(record.settled(), generation=await self._generation(record) + 1)
+            if reason is not None and record is not None and record.before is None:
+                generation = await self._generation(record)
+                if generation is None:
+                    return
+                settled = replace(record, generation=generation + 1)
                 tell = [] if not reason else [self._event("endpoint.revert", settled, record, "headrace", reason)]
                 await self._keep([settled], [], tell)
                 self.records[endpoint] = settled
             self._unsettled.pop(endpoint, None)
 
-    async def _generation(self, record: EndpointRecord) -> int:
-        """Of the record in the state: what serves again after a failure is older than it."""
+    async def _generation(self, record: EndpointRecord) -> int | None:
+        """Of the record in the state, where a change may stand whose outcome was lost; None: another who owned the
+        state meanwhile has deleted the endpoint, and so will this one when it looks."""
         if self.state is None:
             return record.generation
         kept = {r.name: r.generation for r in await asyncio.to_thread(self.state.records)}
-        return kept.get(record.name, 0)
+        return kept.get(record.name)
 
     # --- changes; the caller holds the lock ---
 
@@ -245,10 +280,11 @@ class EndpointManager:
         made = replace(record, generation=generation, who=who, at=time.time(), before=None)
         if before is not None:
             made = replace(made, deployments=tuple(_with_restarts(spec, before) for spec in made.deployments))
-        if before is None or not _replaces(before, made):
+        if before is None:
             return made
         # While one change is still under way, what is known to work is what was there before both.
-        return replace(made, before=before.before or before.settled())
+        known = before.before or before
+        return replace(made, before=known) if _replaces(known, made) else made
 
     async def _keep(
         self,
@@ -257,8 +293,19 @@ class EndpointManager:
         tell: Sequence[Event],
         rollouts: Sequence[Rollout] = (),
     ) -> None:
-        if self.state is not None:
+        if self.state is None:
+            if self.kept:
+                raise errors.StoreFailed(
+                    "the state could not be opened since this process started, so that nothing can be changed; what is"
+                    " served goes on. Try again when the database answers"
+                )
+            return
+        try:
             await asyncio.to_thread(self.state.change, records, deleted, tell, rollouts)
+        except errors.HeadraceError:
+            # The answer to a commit may be what got lost.
+            self.doubtful = True
+            raise
 
     def force(self, record: EndpointRecord, reason: str) -> None:
         """Go for this record at once, and keep it as soon as the state can be reached: nothing may hold up the way
@@ -279,7 +326,7 @@ class EndpointManager:
         """What the command names, when it starts: it was put into effect already where nothing else was served."""
         async with self.lock:
             kept = [_with_experiment(r, self.records.get(r.name)) for r in records]
-            new = [r for r in kept if not _same(self.records.get(r.name), r)]
+            new = [self.paused_still(r) for r in kept if not _same(self.records.get(r.name), r)]
             for record in [r for r in new if self._is_busy(r.name)]:
                 # A server that is started again must not end what was under way.
                 new.remove(record)
@@ -303,6 +350,11 @@ class EndpointManager:
             traffic = known.traffic if name is None else known.traffic.aimed(name, added.id)
             record = replace(known, deployments=(*rest, added), traffic=traffic)
             await self.change([record], what="endpoint.watch", who="headrace serve --watch", quiet=True)
+
+    def paused_still(self, record: EndpointRecord) -> EndpointRecord:
+        """No file says that an endpoint takes requests again: whoever paused it does."""
+        known = self.records.get(record.name)
+        return record if known is None else replace(record, paused=known.paused)
 
     def require(self, name: str, generation: int | None = None) -> EndpointRecord:
         """The record of an endpoint. Raises UnknownModel, or Conflict when it has another generation."""

@@ -65,6 +65,7 @@ class EndpointOperations:
         manager = self._manager
         owner = Owner(OwnerKind.FILE, path)
         records = await applying.read(text, Path(path), owner, manager.records, self._location, manager.state)
+        records = [manager.paused_still(record) for record in records]
         documents = {record.name: record.document for record in records}
         changes = differences(documents, manager.records, owner)
         return tuple(_with_content(c, records, manager.records) for c in changes), records
@@ -183,15 +184,14 @@ def _with_content(
     if change.kind is not ChangeKind.NONE:
         return change
     new = next(record for record in records if record.name == change.endpoint)
-    if new.deployments == there[change.endpoint].deployments or _only_by_hand(new, there[change.endpoint]):
+    if _by_id(new) == _by_id(there[change.endpoint]):
         return change
     return replace(change, kind=ChangeKind.UPDATE)
 
 
-def _only_by_hand(new: EndpointRecord, old: EndpointRecord) -> bool:
-    """They differ in nothing but restarts."""
-    plain = tuple(replace(spec, restarts=0) for spec in old.deployments)
-    return plain == new.deployments
+def _by_id(record: EndpointRecord) -> dict[str, DeploymentSpec]:
+    """Without restarts, which are nobody's wish in a file."""
+    return {spec.id: replace(spec, restarts=0) for spec in record.deployments}
 
 
 def _chosen(record: EndpointRecord, deployment: str | None) -> tuple[str, DeploymentSpec]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,13 +28,23 @@ class StateKeeper:
     """On the controller's event loop; every call of the state runs in a thread."""
 
     def __init__(
-        self, manager: EndpointManager, rollouts: Rollouts, location: Location, recorder: ControlRecorder, url: str
+        self,
+        manager: EndpointManager,
+        rollouts: Rollouts,
+        location: Location,
+        recorder: ControlRecorder,
+        url: str,
+        *,
+        open_state: Callable[[Location, str], OwnedState] = OwnedState,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._manager = manager
         self._rollouts = rollouts
         self._location = location
         self._recorder = recorder
         self._url = url
+        self._open_state = open_state
+        self._clock = clock
         self._wanted = False
         self._renewed = 0.0
         self._reachable = False
@@ -45,7 +55,7 @@ class StateKeeper:
         process was started again, so that a state that cannot be opened now is tried again later.
 
         Raises StateInUse, StoreFailed, BadSettings."""
-        self._wanted = True
+        self._wanted = self._manager.kept = True
         try:
             await self._open()
         except errors.HeadraceError as error:
@@ -55,17 +65,17 @@ class StateKeeper:
 
     async def renew(self) -> None:
         """Called often; does something every few seconds."""
-        if not self._wanted or time.monotonic() - self._renewed < RENEW_EVERY_S:
+        if not self._wanted or self._clock() - self._renewed < RENEW_EVERY_S:
             return
-        self._renewed = time.monotonic()
+        self._renewed = self._clock()
         state = self._manager.state
         try:
             if state is None:
                 await self._open()
             else:
                 await asyncio.to_thread(state.renew)
-                if not self._reachable:
-                    # Another may have owned it meanwhile.
+                if not self._reachable or self._manager.doubtful:
+                    # Another may have owned it meanwhile, or a change be kept whose outcome nobody was told.
                     await self._adopt(state)
         except errors.HeadraceError as error:
             self._unreachable(error)
@@ -78,8 +88,8 @@ class StateKeeper:
             self._manager.state.close()
 
     async def _open(self) -> None:
-        state = await asyncio.to_thread(OwnedState, self._location, self._url)
-        self._renewed = time.monotonic()
+        state = await asyncio.to_thread(self._open_state, self._location, self._url)
+        self._renewed = self._clock()
         self._manager.state = state
         await self._adopt(state)
         self._tell(True)
@@ -89,9 +99,12 @@ class StateKeeper:
         async with self._manager.lock:
             kept = await asyncio.to_thread(_records, state, self._location.directory)
             known = self._manager.records
+            self._manager.doubtful = False
             for record in kept:
-                if record.name not in known or known[record.name].generation != record.generation:
-                    self._manager.adopt(record)
+                if _same_change(known.get(record.name), record):
+                    self._manager.compare(record)
+                else:
+                    self._manager.restore(record)
             for name in known.keys() - {record.name for record in kept}:
                 self._manager.forget(name)
             self._rollouts.resume(await asyncio.to_thread(state.active_rollouts))
@@ -103,12 +116,17 @@ class StateKeeper:
                 action="state_unreachable",
                 reason=error.message,
             )
-        self._renewed = time.monotonic()
+        self._renewed = self._clock()
         self._tell(False)
 
     def _tell(self, reachable: bool) -> None:
         self._reachable = reachable
         self._recorder.set_state_reachable(reachable)
+
+
+def _same_change(known: EndpointRecord | None, kept: EndpointRecord) -> bool:
+    """Generations begin anew when an endpoint is deleted and made again; times do not."""
+    return known is not None and (known.generation, known.at) == (kept.generation, kept.at)
 
 
 def _records(state: OwnedState, directory: Path) -> list[EndpointRecord]:
