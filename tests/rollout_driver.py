@@ -22,8 +22,8 @@ import msgspec
 from headrace.control import rollout as rules
 from headrace.control import rollout_state
 from headrace.control.rollout import Command
-from headrace.control.rollout_state import Phase, RolloutSpec, RolloutState
-from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, steps_of
+from headrace.control.rollout_state import Phase, RolloutState
+from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, spec_of
 from headrace.core import errors
 
 replace = msgspec.structs.replace
@@ -38,14 +38,14 @@ class FakeRollouts:
         self._clock = clock
 
     async def start(self, wanted: RolloutRequest, *, who: str) -> Rollout:
-        steps = steps_of(wanted)
+        version = wanted.to.rpartition("@")[2]
+        spec = spec_of(wanted, f"{wanted.endpoint}@7", f"{wanted.endpoint}@{version}")
         if wanted.endpoint == "nobody":
             raise errors.UnknownModel("there is no endpoint 'nobody'")
         if any(not rollout.ended for rollout in await self.rollouts(wanted.endpoint, 1)):
             raise errors.Conflict(f"endpoint {wanted.endpoint!r}: a rollout is under way already")
         self.asked.append((wanted, who))
-        now, version = self._clock(), wanted.to.rpartition("@")[2]
-        spec = RolloutSpec(wanted.endpoint, f"{wanted.endpoint}@7", f"{wanted.endpoint}@{version}", steps)
+        now = self._clock()
         started = Rollout(
             f"r{len(self.kept)}",
             wanted.endpoint,

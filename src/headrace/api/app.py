@@ -24,6 +24,7 @@ from headrace.api import (
     models,
     problems,
     replicas,
+    settings_schema,
     trust,
     versions,
 )
@@ -58,6 +59,7 @@ def create_app(
     rollouts: RolloutCommands | None = None,
     registry: RegistryAccess | None = None,
     guard: Guard | None = None,
+    schema: Callable[[], str] | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -70,6 +72,7 @@ def create_app(
     rollouts            what can be done to rollouts; None: there are none
     registry            None: this server owns none, and the routes of the registry say so
     guard               who may do what; None lets everybody in
+    schema              the JSON Schema of headrace.yaml; None: it is not shown
     """
     app = FastAPI(
         title="Headrace management API",
@@ -85,7 +88,7 @@ def create_app(
     app.add_middleware(RequestChecks)
     app.add_middleware(KeyCheck, guard=guard or Guard())
     app.add_middleware(HostCheck, allowed=allowed_hosts)
-    app.include_router(index.router(view, registry=registry is not None))
+    app.include_router(index.router(view, registry=registry is not None, rollouts=rollouts is not None))
     app.include_router(health.router(view))
     app.include_router(metrics.router(metrics_directory, workers))
     api = APIRouter(prefix="/api/v1")
@@ -95,6 +98,8 @@ def create_app(
         api.include_router(endpoint_changes.router(commands))
     if rollouts is not None:
         api.include_router(rollout_router(rollouts))
+    if schema is not None:
+        api.include_router(settings_schema.router(schema))
     requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))

@@ -24,11 +24,12 @@ REGISTRY_LINKS = {
     "models": "/api/v1/models",
     "changes": "/api/v1/changes",
 }
+ROLLOUT_LINKS = {"rollouts": "/api/v1/rollouts"}
 
 
-def router(view: ControllerView, *, registry: bool) -> APIRouter:
-    """``registry``: this server has one."""
-    links = LINKS | REGISTRY_LINKS if registry else LINKS
+def router(view: ControllerView, *, registry: bool, rollouts: bool = False) -> APIRouter:
+    """``registry``: this server has one; ``rollouts``: it drives them."""
+    links = LINKS | (REGISTRY_LINKS if registry else {}) | (ROLLOUT_LINKS if rollouts else {})
     routes = APIRouter(tags=["index"])
 
     @routes.get("/", summary="Where things are", response_model=Index)

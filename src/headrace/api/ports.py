@@ -80,6 +80,10 @@ class RolloutCommands(Protocol):
         """The rollout after it. Raises UnknownModel; Conflict that says why it does nothing now."""
         ...
 
+    async def measured(self, endpoint: str, metric: str, value: float) -> Rollout:
+        """A metric that is posted. Raises UnknownModel when no rollout is under way that is judged by it."""
+        ...
+
     async def rollouts(self, endpoint: str | None, limit: int) -> list[Rollout]:
         """The latest, newest first; of all endpoints or of one. Raises StoreFailed."""
         ...

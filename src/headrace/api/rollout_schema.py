@@ -42,6 +42,15 @@ class Start(BaseModel):
         return RolloutRequest(**{**self.model_dump(), "analysis": settings_of(self.analysis)})
 
 
+class Measured(BaseModel):
+    """A metric of the user, as it is now."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    metric: str = Field(max_length=255, description="As `analysis.metrics` names it.", examples=["chargebacks"])
+    value: float
+
+
 class Step(BaseModel):
     traffic: float = Field(description="Share of the live requests.")
     shadow: float = Field(description="Part of the other requests that is mirrored.")

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from headrace.api import problems
 from headrace.api.caller import caller
 from headrace.api.ports import RolloutCommands
-from headrace.api.rollout_schema import RolloutDocument, Rollouts, Start
+from headrace.api.rollout_schema import Measured, RolloutDocument, Rollouts, Start
 from headrace.control.rollout import Command
 
 Who = Annotated[str, Depends(caller)]
@@ -29,6 +29,7 @@ def router(commands: RolloutCommands) -> APIRouter:
     routes = APIRouter(prefix="/rollouts", tags=["rollouts"])
     _reading(routes, commands)
     _starting(routes, commands)
+    _measuring(routes, commands)
     for said in Command:
         _command(routes, commands, said)
     return routes
@@ -63,6 +64,16 @@ def _starting(routes: APIRouter, commands: RolloutCommands) -> None:
         started = await commands.start(wanted.request(), who=who)
         response.headers["Location"] = f"/api/v1/rollouts/of/{quote(started.endpoint, safe='/')}"
         return RolloutDocument.of(started)
+
+
+def _measuring(routes: APIRouter, commands: RolloutCommands) -> None:
+    @routes.post(
+        "/measure/{name:path}",
+        summary="A metric that the rollout is judged by, as it is now",
+        responses=problems.described(404, 422, 503),
+    )
+    async def measure(name: str, measured: Measured) -> RolloutDocument:
+        return RolloutDocument.of(await commands.measured(name, measured.metric, measured.value))
 
 
 def _command(routes: APIRouter, commands: RolloutCommands, said: Command) -> None:

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from headrace.app import sources
 from headrace.app.endpoint_documents import DeploymentEntry, document_of
 from headrace.app.model_sources import check_sources, is_reference
+from headrace.app.numbering import renumbered
 from headrace.app.owned_state import OwnedState
 from headrace.app.registered_models import resolved, with_registered
 from headrace.app.settings import ServeSettings
@@ -22,8 +21,6 @@ from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord, Owner
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.traffic import EndpointTraffic, TrafficPolicy
-
-replace = msgspec.structs.replace
 
 
 async def read(
@@ -48,7 +45,9 @@ async def read(
     if failures:
         shown = "\n".join(f"endpoint {f.endpoint!r} version {f.version}: {f.reason}" for f in failures)
         raise errors.LoadFailed(f"nothing was changed:\n{shown}")
-    return [renumbered(record, there) for record in records_of(candidates, results, settings.traffic, owner)]
+    specs = [result for result in results if isinstance(result, DeploymentSpec)]
+    found = renumbered(list(zip(candidates, specs, strict=True)), there)
+    return records_of([c for c, _ in found], [s for _, s in found], settings.traffic, owner)
 
 
 def _with_registered(settings: ServeSettings, location: Location, state: OwnedState | None) -> ServeSettings:
@@ -82,38 +81,12 @@ def _record(
 ) -> EndpointRecord:
     entries: dict[str, DeploymentEntry] = {}
     targets: dict[str, str] = {}
+    several = sum(candidate.served for candidate, _ in pairs) > 1
     for candidate, spec in pairs:
         if candidate.served:
-            version = candidate.version if candidate.numbered else None
+            # The number of the only model of an endpoint is nobody's business, unless somebody asked for it.
+            version = candidate.version if candidate.asked or (candidate.numbered and several) else None
             entries[candidate.deployment] = DeploymentEntry(candidate.model, candidate.settings, version)
             targets[candidate.deployment] = spec.id
     traffic = EndpointTraffic(policy, targets)
     return EndpointRecord(name, document_of(entries, policy), tuple(spec for _, spec in pairs), traffic, owner)
-
-
-def renumbered(record: EndpointRecord, there: Mapping[str, EndpointRecord]) -> EndpointRecord:
-    """A file that changed is another version: one that the endpoint does not have yet. Raises BadSettings when the
-    versions are said to be what they are not."""
-    known = {spec.id: spec for spec in there[record.name].deployments} if record.name in there else {}
-    for spec in record.deployments:
-        if spec.id not in known:
-            same = [s for s in known.values() if s.artifact == spec.artifact]
-            record = _with_version(record, spec, same[0].version) if same else record
-            continue
-        if known[spec.id].artifact.digest == spec.artifact.digest:
-            continue
-        if "deployments" in record.document or not spec.version.isdigit():
-            raise errors.BadSettings(
-                f"{spec.artifact.path} is not what endpoint {record.name!r} serves as version {spec.version}, and a"
-                " version does not change: give it another number (version: N)"
-            )
-        taken = {int(s.version) for s in (*known.values(), *record.deployments) if s.version.isdigit()}
-        record = _with_version(record, spec, str(max(taken) + 1))
-    return record
-
-
-def _with_version(record: EndpointRecord, spec: DeploymentSpec, version: str) -> EndpointRecord:
-    renamed = replace(spec, version=version)
-    deployments = tuple(renamed if s is spec else s for s in record.deployments)
-    targets = {n: renamed.id if target == spec.id else target for n, target in record.traffic.targets.items()}
-    return replace(record, deployments=deployments, traffic=EndpointTraffic(record.traffic.policy, targets))

@@ -25,6 +25,7 @@ from headrace.app import (
     controller_state,
     events,
     exposure,
+    golden_requests,
     kept_keys,
     orders,
     resources,
@@ -61,7 +62,7 @@ from headrace.core.envelope import Splitter, wrap
 from headrace.core.keys import NO_KEYS, KeySet
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
-from headrace.core.routes import RouteTable
+from headrace.core.routes import DeploymentRoute, ReplicaRoute, RouteTable
 from headrace.core.traffic import EndpointTraffic, TrafficPolicy
 from headrace.pipeline.auth import Guard
 from headrace.replica.spec import ReplicaSpec
@@ -78,6 +79,8 @@ _EVENTS_KEPT = 1000
 _WORKERS_REMEMBERED = 256
 """Workers whose last lines can be read, dead ones included."""
 _LOAD_ATTEMPTS = 5
+_GOLDEN_LOOKS, _GOLDEN_LOOK_S = 300, 0.1
+"""For a replica in the place of one that died of a golden request."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_report = msgspec.msgpack.Decoder(orders.Report).decode
@@ -159,7 +162,9 @@ class Controller:
             asyncio.create_task(self._reconcile_forever()),
             asyncio.create_task(self._endpoints.keep_settling()),
             asyncio.create_task(self._run_rollouts()),
-            asyncio.create_task(serve_management(self, self.operations, self._registry(), self._role, self._guard)),
+            asyncio.create_task(
+                serve_management(self, self.operations, self.rollouts, self._registry(), self._role, self._guard)
+            ),
         ]
         kept = kept_keys.load(Path(self._role.directory), self._role.began)
         if kept is not None:
@@ -192,7 +197,27 @@ class Controller:
         path = await asyncio.to_thread(golden_file, rollout, self._location, self._endpoints.state)
         if path is None:
             return GoldenReport(Finding.PASS, "it has none")
-        return GoldenReport(Finding.INCONCLUSIVE, "they cannot be asked yet")
+        route = publish.deployment(spec, self._desired, self._observed)
+        replica = _ready(route, "")
+        if replica is None or route.signature is None:
+            return GoldenReport(Finding.INCONCLUSIVE, "no replica of it is ready")
+        terms = golden_requests.Terms(
+            route.slots,
+            spec.batching.max_batch_size,
+            idempotent=route.idempotent,
+            timeout_s=spec.timeout_s,
+            total_s=rollout.spec.max_golden_s,
+        )
+
+        async def another(dead: str) -> ReplicaRoute | None:
+            for _ in range(_GOLDEN_LOOKS):
+                found = _ready(publish.deployment(spec, self._desired, self._observed), dead)
+                if found is not None:
+                    return found
+                await asyncio.sleep(_GOLDEN_LOOK_S)
+            return None
+
+        return await golden_requests.ask(replica, route.signature, path, terms, another)
 
     def _registry(self) -> KeptRegistry | None:
         """What the management API offers of the registry: that of the state, when this server owns it."""
@@ -741,6 +766,12 @@ class Controller:
                 for s in self._desired.deployments.values()
             )
         )
+
+
+def _ready(route: DeploymentRoute, other_than: str) -> ReplicaRoute | None:
+    """A replica that can be asked."""
+    able = (r for r in route.replicas if r.state is ReplicaState.READY and r.id != other_than)
+    return next(able, None)
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ state, in ``headrace plan`` and in ``headrace export-config``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -33,8 +34,8 @@ class DeploymentEntry(msgspec.Struct, frozen=True):
 
 def document_of(deployments: Mapping[str, DeploymentEntry], policy: TrafficPolicy) -> Document:
     """The document of an endpoint; what has its default is left out. ``deployments`` is by name."""
-    if deployments.keys() == {MAIN} and msgspec.structs.replace(policy, fallback=()) == TrafficPolicy():
-        # Without a name there is no place for a version, and no need: there is no other one beside it.
+    plain = deployments.keys() == {MAIN} and msgspec.structs.replace(policy, fallback=()) == TrafficPolicy()
+    if plain and deployments[MAIN].version is None:
         return {**_deployment(deployments[MAIN], versioned=False), **_fallbacks(policy.fallback)}
     return {
         "deployments": {name: _deployment(entry, versioned=True) for name, entry in deployments.items()},
@@ -86,7 +87,17 @@ def _shown(key: Key, value: Any) -> Any:
     if key.kind.form is not Form.SCALAR:
         return dict(value) if key.kind.form is Form.MAP else list(value)
     text = key.kind.show(value)
+    if not _says(key, text, value):
+        # Rounded for people: 1.15GiB. Here it must be the value itself, without an exponent.
+        text = format(Decimal(str(value)), "f")
     return value if isinstance(value, int) and text == str(value) else text
+
+
+def _says(key: Key, text: str, value: Any) -> bool:
+    try:
+        return bool(key.kind.parse(text) == value)
+    except ValueError:
+        return False
 
 
 def _put(document: Document, path: Sequence[str], value: Any) -> None:

@@ -22,7 +22,7 @@ from headrace.control.observed import Desired, Observed
 from headrace.control.plan import is_dormant
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
-from headrace.core.endpoint_records import EndpointRecord
+from headrace.core.endpoint_records import EndpointRecord, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
 from headrace.core.traffic import EndpointTraffic
 from headrace.core.versions import Event
@@ -264,7 +264,18 @@ class EndpointManager:
         """What the command names, when it starts: it was put into effect already where nothing else was served."""
         async with self.lock:
             new = [r for r in records if not _same(self.records.get(r.name), r)]
+            for record in [r for r in new if self._is_busy(r.name)]:
+                # A server that is started again must not end what was under way.
+                new.remove(record)
+                owner = self.records[record.name].owner
+                self._say(
+                    events.EndpointChanged(record.name, "endpoint.kept", who_am_i(), f"it belongs to the {owner}")
+                )
             await self.change(new, what="endpoint.serve", who=who_am_i(), quiet=True)
+
+    def _is_busy(self, name: str) -> bool:
+        known = self.records.get(name)
+        return known is not None and known.owner.kind in (OwnerKind.ROLLOUT, OwnerKind.EXPERIMENT)
 
     async def watched(self, endpoint: str, *, added: DeploymentSpec, name: str | None, replaces: bool) -> None:
         """--watch found another version. ``name``: of the deployment that it is to serve under, None for none;

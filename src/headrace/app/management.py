@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headrace.app import roles
 
 if TYPE_CHECKING:
-    from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess
+    from headrace.api.ports import ControllerView, EndpointCommands, RegistryAccess, RolloutCommands
     from headrace.pipeline.auth import Guard
 
 _IMPORT_AFTER_S = 0.05
@@ -18,13 +18,14 @@ _IMPORT_AFTER_S = 0.05
 async def serve_management(
     view: ControllerView,
     commands: EndpointCommands,
+    rollouts: RolloutCommands,
     registry: RegistryAccess | None,
     role: roles.ControllerRole,
     guard: Guard,
 ) -> None:
     """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, registry, role, guard)
+    app = await asyncio.to_thread(_build, view, commands, rollouts, registry, role, guard)
     import h2corn
 
     from headrace.app import serving
@@ -42,17 +43,21 @@ async def serve_management(
 def _build(  # type: ignore[no-untyped-def]
     view: ControllerView,
     commands: EndpointCommands,
+    rollouts: RolloutCommands,
     registry: RegistryAccess | None,
     role: roles.ControllerRole,
     guard: Guard,
 ):
     from headrace.api.app import create_app
+    from headrace.app import settings_schema
 
     return create_app(
         view,
         metrics_directory=Path(roles.metrics_directory(role.directory)),
         allowed_hosts=(role.settings.management_host,),
         commands=commands,
+        rollouts=rollouts,
         registry=registry,
         guard=guard,
+        schema=settings_schema.document,
     )

@@ -7,6 +7,7 @@ later, in a short-lived worker.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,8 @@ _PYTHON_CLASS = re.compile(r"(?P<path>.+\.py):(?P<attribute>[A-Za-z_]\w*)\Z")
 def parse_source(text: str, *, name: str | None = None, where: str = "model") -> ModelSource:
     """The parts of ``[name=]path[:Class]``. Raises BadSettings that starts with ``where``."""
     path = text
-    if name is None and "=" in text and not Path(text).exists():
+    # Unlike Path.exists, os.path.exists is False for what can be no path at all: too long, or with a NUL in it.
+    if name is None and "=" in text and not os.path.exists(text):  # noqa: PTH110
         name, _, path = text.partition("=")
     if not path:
         raise errors.BadSettings(
@@ -58,7 +60,7 @@ def rebase(source: ModelSource, folder: Path) -> ModelSource:
 
 def is_reference(source: ModelSource) -> bool:
     """The source names a version in the registry (``fraud@7``, ``fraud@champion``), and no file or folder."""
-    if "@" not in source.path or source.registered is not None or Path(source.path).exists():
+    if "@" not in source.path or source.registered is not None or os.path.exists(source.path):  # noqa: PTH110
         return False
     try:
         return names.split_reference(source.path)[1] is not None
@@ -71,8 +73,8 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
     taken: dict[str, str] = {}
     for source in sources:
         path = Path(source.path)
-        if not path.exists():
-            raise errors.BadSettings(f"there is no file or folder {source.path!r}{_nearest(path)}")
+        if not os.path.exists(path):  # noqa: PTH110
+            raise errors.BadSettings(f"{_where(source)}there is no file or folder {source.path!r}{_nearest(path)}")
         if path.is_dir() and source.name is None:
             continue
         name = endpoint_name(source)
@@ -81,10 +83,14 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
             name = f"{name}:{source.deployment}"
         if name in taken:
             raise errors.BadSettings(
-                f"{taken[name]!r} and {source.path!r} would both be endpoint {name!r};"
+                f"{_where(source)}{taken[name]!r} and {source.path!r} would both be endpoint {name!r};"
                 f" name one of them, e.g. {name}-2={source.path}"
             )
         taken[name] = source.path
+
+
+def _where(source: ModelSource) -> str:
+    return f"{source.where}: " if source.where else ""
 
 
 def _nearest(path: Path) -> str:

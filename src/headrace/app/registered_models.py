@@ -15,7 +15,7 @@ from headrace.app.model_sources import is_reference
 from headrace.app.registry_state import Location, RegistryState, open_registry
 from headrace.app.settings import ModelSource, ServeSettings
 from headrace.app.stored_versions import Progress, pull
-from headrace.core import errors
+from headrace.core import errors, names
 from headrace.core.versions import Version
 from headrace.runtimes import digest
 
@@ -34,13 +34,33 @@ def resolved(settings: ServeSettings, state: RegistryState, directory: Path, pro
     trusted = list(settings.trust)
     for source in settings.models:
         if not is_reference(source):
+            if (source.settings or settings.deployment).follow == "rollout":
+                raise _no_alias(source)
             models.append(source)
             continue
+        source = _following(source, settings)
         version = state.registry.resolve(source.path)
         models.append(_source(source, version, local_copy(state, version, directory, progress)))
         if state.registry.trust_in(version) is not None:
             trusted.append(version.draft.trust_digest)
     return msgspec.structs.replace(settings, models=tuple(models), trust=tuple(trusted))
+
+
+def _following(source: ModelSource, settings: ServeSettings) -> ModelSource:
+    """With the alias that is followed, which is resolved to a number now."""
+    own = source.settings or settings.deployment
+    if own.follow != "rollout":
+        return source
+    choice = names.split_reference(source.path)[1]
+    if choice is None or choice.isdigit():
+        raise _no_alias(source)
+    return msgspec.structs.replace(source, settings=msgspec.structs.replace(own, follow=f"rollout:{choice}"))
+
+
+def _no_alias(source: ModelSource) -> errors.BadSettings:
+    return errors.BadSettings(
+        f"follow: rollout needs a model that is named by an alias, e.g. model: fraud@champion; {source.path} is none"
+    )
 
 
 def _source(source: ModelSource, version: Version, folder: Path) -> ModelSource:

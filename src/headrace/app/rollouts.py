@@ -7,6 +7,7 @@ decisions. A rollout's state is kept with every move, so that a controller that 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import secrets
 import time
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import applying, events
+from headrace.app import applying, events, following, measuring
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.state_location import Location
 from headrace.control import rollout as rules
 from headrace.control import rollout_state, rollout_traffic
 from headrace.control.analysis import verdict as verdicts
 from headrace.control.analysis.judge import judge
+from headrace.control.analysis.settings import MetricSettings
 from headrace.control.analysis.verdict import Finding, Verdict
 from headrace.control.endpoint_changes import owned_by_another
 from headrace.control.golden import GoldenReport
@@ -32,14 +34,17 @@ from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, s
 from headrace.control.trial_sums import TrialSums
 from headrace.core import errors, names
 from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind
-from headrace.core.endpoints import DeploymentSpec
+from headrace.core.endpoints import DeploymentSpec, deployment_id
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
+from headrace.core.tallies import Measurement
 from headrace.core.traffic import MAIN
 from headrace.core.versions import Event
 from headrace.telemetry import logging
 
 TICK_S = 0.1
+FOLLOW_S = 2.0
+"""Between looks at the aliases that are followed."""
 LOOK_S = 10.0
 """Between looks at what gateways have counted; shorter where the blocks of the analysis are."""
 
@@ -54,8 +59,9 @@ class _Live:
         self.looked = time.monotonic()
         self.judged_step = rollout.state.step
         self.asking: asyncio.Task[None] | None = None
-        self.unkept = False
-        """Its last move is not in the state yet."""
+        self.measurements: list[Measurement] = []
+        """For the next look."""
+        self.measuring: list[asyncio.Task[None]] = []
 
 
 class Rollouts:
@@ -86,6 +92,10 @@ class Rollouts:
         self._say = say
         self._changed = changed
         self._live: dict[str, _Live] = {}
+        self._deciding = asyncio.Lock()
+        """A command and the loop take turns."""
+        self._followed: set[tuple[str, str]] = set()
+        """(endpoint, reference) of rollouts that an alias began, or could not."""
         self._ended: dict[str, Rollout] = {}
         """The last one of each endpoint, for servers that keep no state."""
         self._log = logging.Log("headrace.controller")
@@ -150,14 +160,15 @@ class Rollouts:
 
     async def command(self, endpoint: str, said: Command, *, who: str) -> Rollout:
         """Pause, resume, promote, abort. Raises UnknownModel, Conflict with the reason why not."""
-        rollout = self.active.get(endpoint)
-        if rollout is None:
-            raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
-        decision = rules.command(rollout.spec, rollout.state, said, who, time.time())
-        if decision.refused:
-            raise errors.Conflict(decision.refused)
-        await self._follow(rollout, decision, who)
-        return self.active.get(endpoint) or self._ended[endpoint]
+        async with self._deciding:
+            rollout = self.active.get(endpoint)
+            if rollout is None:
+                raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
+            decision = rules.command(rollout.spec, rollout.state, said, who, time.time())
+            if decision.refused:
+                raise errors.Conflict(decision.refused)
+            await self._follow(rollout, decision, who)
+            return self.active.get(endpoint) or self._ended[endpoint]
 
     async def rollout(self, endpoint: str) -> Rollout:
         """The one under way, else the last one. Raises UnknownModel."""
@@ -183,11 +194,17 @@ class Rollouts:
 
     async def run(self) -> None:
         """Look, decide, act; for as long as the controller runs."""
+        followed = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
+            if time.monotonic() - followed > FOLLOW_S:
+                followed = time.monotonic()
+                await self._follow_aliases()
             for rollout in list(self.active.values()):
                 try:
-                    await self._tick(rollout)
+                    async with self._deciding:
+                        if (now := self.active.get(rollout.endpoint)) is not None:
+                            await self._tick(now)
                 except errors.HeadraceError as error:
                     self._log.warning(
                         "a rollout could not go on; trying again",
@@ -195,6 +212,33 @@ class Rollouts:
                         endpoint=rollout.endpoint,
                         reason=error.message,
                     )
+
+    async def _follow_aliases(self) -> None:
+        """``follow: rollout``: an alias that was moved begins a rollout, once for each version."""
+        for wish in following.wishes(self._manager.records.values()):
+            if wish.endpoint in self.active or self._manager.lock.locked():
+                continue
+            try:
+                to = await asyncio.to_thread(following.target, wish, self._location, self._manager.state)
+                if to is None or (wish.endpoint, to) in self._followed or await self._was_tried(wish, to):
+                    continue
+                self._followed.add((wish.endpoint, to))
+                request = RolloutRequest(wish.endpoint, to, deployment=wish.deployment)
+                await self.start(request, who=f"alias {wish.model}@{wish.alias}")
+            except errors.HeadraceError as error:
+                self._log.warning(
+                    "an alias could not be followed",
+                    action="follow_failed",
+                    endpoint=wish.endpoint,
+                    reason=f"{wish.model}@{wish.alias}: {error.message}",
+                )
+
+    async def _was_tried(self, wish: following.Wish, to: str) -> bool:
+        """It was rolled back or aborted: whoever wants it nevertheless says so."""
+        new = deployment_id(wish.endpoint, to.rpartition("@")[2])
+        return any(
+            r.spec.new == new and r.state.phase is not Phase.DONE for r in await self.rollouts(wish.endpoint, 20)
+        )
 
     def resume(self, rollouts: list[Rollout]) -> None:
         """Go on with what a controller before this one was doing."""
@@ -254,18 +298,44 @@ class Rollouts:
         if rollout.judge is None or seconds < min(LOOK_S, rollout.analysis.block_s / 2):
             return rollout
         live.looked = time.monotonic()
+        self._measure(rollout, live)
         at = rollout_state.traffic_phase(rollout.state)
         mirrored = at is Phase.STEP and not rollout_state.share(rollout.spec, rollout.state)
         observation = live.sums.observe(self._loads(), seconds, mirrored=mirrored)
         if observation is None:
             return rollout
-        found = rollout.judge.look(observation)
+        measurements, live.measurements = tuple(live.measurements), []
+        found = rollout.judge.look(replace(observation, measurements=measurements))
         if at not in (Phase.STEP, Phase.PROMOTED):
             return rollout  # only what the old version is like was learned
         live.judged_step = rollout.state.step
         looked = replace(rollout, verdict=_without_live(found) if mirrored else found)
         self.active[rollout.endpoint] = looked
         return looked
+
+    def _measure(self, rollout: Rollout, live: _Live) -> None:
+        """Begin to measure what is to be asked elsewhere; the next look has the result."""
+
+        async def one(metric: MetricSettings) -> None:
+            live.measurements.append(await measuring.measure(metric, rollout))
+
+        live.measuring = [task for task in live.measuring if not task.done()]
+        if rollout_state.traffic_phase(rollout.state) in (Phase.STEP, Phase.PROMOTED) and not live.measuring:
+            live.measuring = [asyncio.create_task(one(m)) for m in rollout.analysis.metrics if m.query]
+
+    async def measured(self, endpoint: str, metric: str, value: float) -> Rollout:
+        """A metric that is posted. Raises UnknownModel when no rollout is under way, or it is not judged by this."""
+        rollout = self.active.get(endpoint)
+        if rollout is None:
+            raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
+        names_ = [m.name for m in rollout.analysis.metrics if not m.query]
+        if metric not in names_:
+            raise errors.UnknownModel(
+                f"the rollout of {endpoint!r} is not judged by a metric {metric!r} that is posted; it has:"
+                f" {', '.join(names_) or 'none'}"
+            )
+        self._live[endpoint].measurements.append(Measurement(metric, value))
+        return rollout
 
     # --- acting ---
 
@@ -278,25 +348,27 @@ class Rollouts:
             share = rollout_state.share(rollout.spec, state)
             line = StoryLine(time.time(), state.phase, state.step, share, state.reason)
             made = replace(made, story=(*rollout.story, line))
-        self._prepare(made, decision)
-        made = self.active[rollout.endpoint]
+        if any(isinstance(action, rules.BeginStep) for action in decision.actions):
+            # A copy: when the move cannot be kept it is made again.
+            fresh = copy.deepcopy(made.judge)
+            if fresh is not None:
+                fresh.begin_step()
+            made = replace(made, judge=fresh, verdict=None)
         if moved:
-            await self._move(made, decision, who)
+            await self._move(made, who)
+        self._arrive(made, decision)
 
-    def _prepare(self, rollout: Rollout, decision: Decision) -> None:
-        """What has to happen in this process, whatever the state says to it."""
-        live = self._live[rollout.endpoint]
-        for action in decision.actions:
-            match action:
-                case rules.BeginStep():
-                    if rollout.judge is not None:
-                        rollout.judge.begin_step()
-                    rollout = replace(rollout, verdict=None)
-                    live.judged_step = -1
-                case rules.AskGolden():
-                    rollout = replace(rollout, golden=None)
-        self.active[rollout.endpoint] = rollout
-        if any(isinstance(action, rules.AskGolden) for action in decision.actions):
+    def _arrive(self, rollout: Rollout, decision: Decision) -> None:
+        """The decision is in effect, and kept."""
+        current = self.active.get(rollout.endpoint)
+        if rollout.ended or current is None:
+            return
+        asks = any(isinstance(action, rules.AskGolden) for action in decision.actions)
+        # Answers may have come while the move was being kept.
+        self.active[rollout.endpoint] = replace(rollout, golden=None if asks else current.golden)
+        if any(isinstance(action, rules.BeginStep) for action in decision.actions):
+            self._live[rollout.endpoint].judged_step = -1
+        if asks:
             self._ask_golden(rollout)
 
     def _ask_golden(self, rollout: Rollout) -> None:
@@ -313,18 +385,16 @@ class Rollouts:
 
         self._live[rollout.endpoint].asking = asyncio.create_task(ask())
 
-    async def _move(self, rollout: Rollout, decision: Decision, who: str) -> None:
+    async def _move(self, rollout: Rollout, who: str) -> None:
         endpoint, state = rollout.endpoint, rollout.state
         current = self._manager.records[endpoint]
         new = current.deployment(rollout.spec.new)
         if new is None:
             raise errors.Bug(f"rollout {rollout.id} has lost its new version")
         record = rollout_traffic.record_of(rollout, current, new)
-        self._desired.trials[endpoint] = rollout_traffic.trial_of(rollout)
-        if rollout.ended:
-            self._finish(rollout)
         if state.phase in (Phase.ROLLED_BACK, Phase.ABORTED):
             # One routing change, before anything is written: the state may be slow, or gone.
+            self._finish(rollout)
             self._manager.force(record, state.reason)
             await self._keep(rollout, who)
         else:
@@ -337,6 +407,10 @@ class Rollouts:
                     quiet=True,
                     rollouts=[rollout],
                 )
+            self._desired.trials[endpoint] = rollout_traffic.trial_of(rollout)
+            self._changed.set()
+            if rollout.ended:
+                self._finish(rollout)
         self._tell(rollout)
 
     async def _keep(self, rollout: Rollout, who: str) -> None:
@@ -367,8 +441,9 @@ class Rollouts:
     def _finish(self, rollout: Rollout) -> None:
         self.active.pop(rollout.endpoint, None)
         live = self._live.pop(rollout.endpoint, None)
-        if live is not None and live.asking is not None:
-            live.asking.cancel()
+        for task in [] if live is None else [live.asking, *live.measuring]:
+            if task is not None:
+                task.cancel()
         self._desired.trials.pop(rollout.endpoint, None)
         self._ended[rollout.endpoint] = rollout
         self._changed.set()

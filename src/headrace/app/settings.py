@@ -35,6 +35,8 @@ class ModelSource(msgspec.Struct, frozen=True):
     """As the file says; of a folder with several versions the one to take. None: see ``default_version``."""
     default_version: str = "1"
     """Of a model that brings no version."""
+    where: str = ""
+    """File, line and column that name it; empty: it was typed."""
 
 
 class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +60,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """A stream whose reader takes nothing for this long is cancelled."""
     lazy: bool = False
     """Start on the first request."""
+    follow: str | None = None
+    """``rollout:champion``: when that alias of its model moves, a rollout begins. As it is read: ``rollout``."""
     warmup: bool = True
     """Run inferences before a replica counts as ready."""
     options: dict[str, str] = {}

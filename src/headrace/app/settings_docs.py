@@ -19,7 +19,17 @@ or a variable wins over the whole file, also over what stands under an endpoint;
 endpoint win over the top level.
 
 **The file** is `headrace.yaml` in the working directory, or the one that `--config` or `HEADRACE_CONFIG` names.
-Relative paths in it count from its folder. Unknown keys are errors.
+Relative paths in it count from its folder. Unknown keys are errors, and errors give line and column.
+
+**In an editor** with a YAML language server keys are completed and checked while one writes, when the file begins with
+
+```yaml
+# yaml-language-server: $schema=headrace.schema.json
+```
+
+The schema (JSON Schema 2020-12) is [headrace.schema.json](headrace.schema.json); `headrace schema` prints that of the
+installed version, and a running server has it at `/api/v1/schema` of its management port, which may stand there too.
+What no schema can say (does a rule name a deployment of the endpoint?) `headrace plan` and `headrace serve` check.
 
 ```yaml
 port: 8000

@@ -20,7 +20,7 @@ from headrace.app import settings_traffic
 from headrace.app.model_sources import parse_source, rebase
 from headrace.app.settings import ModelSource
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
-from headrace.app.settings_nodes import NodeReader, nearest, position, type_of
+from headrace.app.settings_nodes import NodeReader, nearest, place_after, place_of_depth, position, type_of
 from headrace.app.settings_traffic import TrafficReader
 from headrace.core import errors, names
 from headrace.core.traffic import MAIN, TrafficPolicy
@@ -29,6 +29,9 @@ FILE_NAME = "headrace.yaml"
 
 Values = dict[str, Any]
 """Parsed values by the name of their key, ``batching.mode``."""
+
+_MAX_DEPTH = 100
+"""Nothing that means anything is nested as deep."""
 
 _LATER_ENDPOINT_KEYS = {
     "slo": "service-level objectives",
@@ -61,6 +64,8 @@ class SettingsFile:
     values: Values = field(default_factory=dict)
     models: list[ModelSource] = field(default_factory=list)
     endpoints: dict[str, EndpointEntry] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    """File, line and column of each of ``values``, for messages."""
 
 
 def read_settings(path: Path) -> SettingsFile:
@@ -99,8 +104,13 @@ def _compose(text: str, path: Path) -> MappingNode | None:
         mark = error.problem_mark
         where = f"line {mark.line + 1} column {mark.column + 1}" if mark else "line 1"
         raise errors.BadSettings(f"{path} {where}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise errors.BadSettings(f"{path}: not valid YAML: {error}") from error
+    except yaml.reader.ReaderError as error:
+        # A character; this error has no mark, only how many stand before it.
+        where = place_after(text[: error.position])
+        raise errors.BadSettings(f"{path} {where}: not valid YAML: {error.reason}: {error.character!r}") from error
+    except RecursionError:
+        where = place_of_depth(text, _MAX_DEPTH) or "line 1 column 1"
+        raise errors.BadSettings(f"{path} {where}: nested too deeply") from None
     if root is None or (isinstance(root, ScalarNode) and type_of(root) == "null"):
         return None
     if not isinstance(root, MappingNode):
@@ -165,6 +175,8 @@ class _Reader(NodeReader):
         key = BY_NAME.get(full)
         if key is not None and key in keys:
             into[full] = self._value(key, node, shown)
+            if into is self._parsed.values:
+                self._parsed.places[full] = self.at(key_node)
             return
         inner = _children(f"{full}.", keys)
         if not inner:
@@ -221,7 +233,8 @@ class _Reader(NodeReader):
     def _models(self, node: Node) -> Iterator[ModelSource]:
         for index, item in self.list_of(node, "models"):
             text = self.text(item, f"models[{index}]")
-            yield rebase(parse_source(text, where=f"{self.at(item)}: models[{index}]"), self._folder)
+            source = rebase(parse_source(text, where=f"{self.at(item)}: models[{index}]"), self._folder)
+            yield msgspec.structs.replace(source, where=self.at(item))
 
     def _endpoints(self, node: Node) -> None:
         for name, key_node, body in self.items(node, "endpoints"):
@@ -307,7 +320,7 @@ class _Reader(NodeReader):
             if name == "model":
                 text = self.text(node, f"{shown}.model")
                 parsed = parse_source(text, name=endpoint, where=f"{self.at(node)}: {shown}.model")
-                source = rebase(parsed, self._folder)
+                source = msgspec.structs.replace(rebase(parsed, self._folder), where=self.at(node))
             elif name == "version" and deployment:
                 version = self._version(node, f"{shown}.version")
             elif name == "replicas" and isinstance(node, MappingNode):

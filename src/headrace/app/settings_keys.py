@@ -6,13 +6,14 @@ It knows nothing of files or precedence (``settings_file.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from headrace.app import value_schemas
 from headrace.app.quantities import format_duration, format_size, parse_duration, parse_size
 from headrace.app.settings import DeploymentSettings, ServeSettings
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, BatchMode, Isolation, ResourceSettings
@@ -62,11 +63,13 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the text of a value is read. ``parse`` raises ValueError; ``expected`` completes "expected …"."""
+    """How the text of a value is read. ``parse`` raises ValueError; ``expected`` completes "expected …"; ``schema`` is
+    the JSON Schema of the value in the file."""
 
     metavar: str
     expected: str
     parse: Callable[[str], Any]
+    schema: Mapping[str, Any] = field(hash=False)
     form: Form = Form.SCALAR
     show: Callable[[Any], str] = str
     switch: bool = False
@@ -132,7 +135,7 @@ def _whole(minimum: int, maximum: int | None = None, metavar: str = "N") -> Kind
         return value
 
     span = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
-    return Kind(metavar, f"a whole number {span}", parse)
+    return Kind(metavar, f"a whole number {span}", parse, value_schemas.whole(minimum, maximum))
 
 
 def _duration(*, zero: bool = False, unit: str = "s") -> Kind:
@@ -146,7 +149,13 @@ def _duration(*, zero: bool = False, unit: str = "s") -> Kind:
 
     example = "2, 2ms or 1s" if unit == "ms" else "30, 30s, 500ms or 2m"
     bound = "" if zero else " above 0"
-    return Kind("TIME", f"a duration{bound} like {example}", parse, show=lambda value: format_duration(value / scale))
+    return Kind(
+        "TIME",
+        f"a duration{bound} like {example}",
+        parse,
+        value_schemas.duration(zero=zero),
+        show=lambda value: format_duration(value / scale),
+    )
 
 
 def _choice(*values: str, metavar: str) -> Kind:
@@ -155,11 +164,11 @@ def _choice(*values: str, metavar: str) -> Kind:
             raise ValueError(text)
         return text
 
-    return Kind(metavar, f"one of {', '.join(values)}", parse)
+    return Kind(metavar, f"one of {', '.join(values)}", parse, value_schemas.choice(values))
 
 
 def _enum(cls: type[StrEnum]) -> Kind:
-    return Kind("MODE", f"one of {', '.join(cls)}", cls)
+    return Kind("MODE", f"one of {', '.join(cls)}", cls, value_schemas.choice(cls))
 
 
 def _size(text: str) -> int:
@@ -169,6 +178,14 @@ def _size(text: str) -> int:
     return size
 
 
+def _follow(text: str) -> str:
+    # With the alias is how it is kept, beside the number that the alias had.
+    word, colon, alias = text.partition(":")
+    if word != "rollout" or (colon and not alias):
+        raise ValueError(text)
+    return text
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -176,18 +193,26 @@ def _positive(text: str) -> float:
     return value
 
 
-TEXT = Kind("TEXT", "a text", _text)
-PATH = Kind("FILE", "a path", _text, is_path=True)
-SWITCH = Kind("", "true or false", _flag, show=lambda value: str(value).lower(), switch=True)
-SIZE = Kind("SIZE", "a size above 0 like 64MiB, 1GB or a number of bytes", _size, show=format_size)
-NUMBER = Kind("NUMBER", "a number above 0", _positive, show=lambda value: f"{value:g}")
+TEXT = Kind("TEXT", "a text", _text, value_schemas.TEXT)
+PATH = Kind("FILE", "a path", _text, value_schemas.TEXT, is_path=True)
+SWITCH = Kind(
+    "",
+    "true or false",
+    _flag,
+    value_schemas.switch(_TRUE, _FALSE),
+    show=lambda value: str(value).lower(),
+    switch=True,
+)
+SIZE = Kind("SIZE", "a size above 0 like 64MiB, 1GB or a number of bytes", _size, value_schemas.SIZE, show=format_size)
+NUMBER = Kind("NUMBER", "a number above 0", _positive, value_schemas.NUMBER, show=lambda value: f"{value:g}")
 PORT = _whole(0, 65535, "PORT")
 COUNT = _whole(1)
 NATURAL = _whole(0)
 TIME = _duration()
 TIME_OR_ZERO = _duration(zero=True)
-TEXTS = Kind("TEXT", "a list of texts", _text, form=Form.LIST)
-PAIRS = Kind("NAME=VALUE", "names with values", _text, form=Form.MAP)
+TEXTS = Kind("TEXT", "a list of texts", _text, value_schemas.TEXTS, form=Form.LIST)
+FOLLOW = Kind("rollout", "rollout", _follow, value_schemas.FOLLOW)
+PAIRS = Kind("NAME=VALUE", "names with values", _text, value_schemas.PAIRS, form=Form.MAP)
 
 _S, _G, _L, _D, _R, _B, _A = Section
 
@@ -244,7 +269,7 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
     ),
     "Replicas": (
-        _key("replicas", _D, "replicas", COUNT, "--replicas", "Loaded copies of each model."),
+        _key("replicas", _D, "replicas", NATURAL, "--replicas", "Loaded copies of each model; 0: none, it is stopped."),
         _key(
             "threads",
             _D,
@@ -281,6 +306,15 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             True,
         ),
         _key("resources.gpu", _R, "gpu", NATURAL, None, "GPUs per replica."),
+        _key(
+            "follow",
+            _D,
+            "follow",
+            FOLLOW,
+            None,
+            "rollout: when the alias that the model is named by moves, a rollout to its new version begins.",
+            True,
+        ),
         _key("lazy", _D, "lazy", SWITCH, "--lazy", "Start a model on its first request, which waits for it."),
         _key("warmup", _D, "warmup", SWITCH, None, "Run inferences before a replica counts as ready."),
         _key(

@@ -66,21 +66,21 @@ def load_settings(
         raise nothing_to_serve(config or (file.path if file else None), directory)
     path = str(file.path.absolute()) if file is not None and not typed and sources else None
     settings = msgspec.structs.replace(_build(values, sources), traffic=_policies(file, typed), file=path)
-    _check(settings)
+    _check(settings, {name: place for name, place in (file.places if file else {}).items() if name not in over})
     return settings
 
 
 def settings_of_file(file: SettingsFile) -> ServeSettings:
     """What a file says by itself, without flags and environment. Raises BadSettings."""
     settings = msgspec.structs.replace(_build(file.values, _sources([], file, {})), traffic=_policies(file, []))
-    _check(settings)
+    _check(settings, file.places)
     return settings
 
 
 def settings_from_values(models: Sequence[ModelSource], values: Values) -> ServeSettings:
     """Settings from already parsed values, checked like any others."""
     settings = _build(values, tuple(models))
-    _check(settings)
+    _check(settings, {})
     return settings
 
 
@@ -202,15 +202,20 @@ def _by_section(values: Values) -> dict[Section, dict[str, Any]]:
     return sections
 
 
-def _check(settings: ServeSettings) -> None:
-    """Rules between several settings."""
+def _check(settings: ServeSettings, places: Mapping[str, str]) -> None:
+    """Rules between several settings. ``places``: of those that a file says, by the name of their key."""
     gateway = settings.gateway
     if (gateway.tls_cert is None) != (gateway.tls_key is None):
         given, missing = ("tls.cert", "tls.key") if gateway.tls_key is None else ("tls.key", "tls.cert")
-        raise errors.BadSettings(f"{given} is set but {missing} is not; TLS needs both ({BY_NAME[missing].flag})")
-    if gateway.port == settings.management_port != 0:
+        where = f"{places[given]}: " if given in places else ""
         raise errors.BadSettings(
-            f"port and management_port are both {gateway.port}; choose another for one (--management-port)"
+            f"{where}{given} is set but {missing} is not; TLS needs both ({BY_NAME[missing].flag})"
+        )
+    if gateway.port == settings.management_port != 0:
+        said = [places[name] for name in ("management_port", "port") if name in places]
+        where = f"{said[0]}: " if said else ""
+        raise errors.BadSettings(
+            f"{where}port and management_port are both {gateway.port}; choose another for one (--management-port)"
         )
 
 

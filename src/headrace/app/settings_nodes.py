@@ -6,6 +6,7 @@ Knows no key: what may stand where is said in ``settings_file.py`` and ``setting
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,9 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headrace.core import errors
+
+_MAX_CONSTANT_DEPTH = 32
+"""Arrays of numpy have no more dimensions in every release."""
 
 _SCALAR_NAMES = {"null": "nothing", "bool": "true/false", "int": "a whole number", "float": "a number", "str": "text"}
 
@@ -36,6 +40,24 @@ def type_of(node: Node) -> str:
 def position(node: Node) -> str:
     """Where a node begins, for people."""
     return f"line {node.start_mark.line + 1} column {node.start_mark.column + 1}"
+
+
+def place_after(text: str) -> str:
+    """The same for what follows this text."""
+    return f"line {text.count(chr(10)) + 1} column {len(text) - text.rfind(chr(10))}"
+
+
+def place_of_depth(text: str, depth: int) -> str:
+    """Where YAML is nested deeper than this for the first time; empty: nowhere."""
+    open_nodes = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes += 1
+            if open_nodes > depth and event.start_mark is not None:
+                return f"line {event.start_mark.line + 1} column {event.start_mark.column + 1}"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            open_nodes -= 1
+    return ""
 
 
 def _describe(node: Node) -> str:
@@ -78,10 +100,17 @@ class NodeReader:
     def constant(self, node: Node, shown: str) -> Any:
         """A number, text or boolean, or nested lists of them, with the types of YAML."""
         if isinstance(node, SequenceNode):
+            if shown.count("[") > _MAX_CONSTANT_DEPTH:
+                # Also where a list contains itself, which YAML can say.
+                self.refuse(node, shown, f"lists nested at most {_MAX_CONSTANT_DEPTH} deep")
             return [self.constant(item, f"{shown}[{index}]") for index, item in enumerate(node.value)]
         if not isinstance(node, ScalarNode) or type_of(node) not in ("bool", "int", "float", "str"):
             self.refuse(node, shown, "a number, a text, true or false, or a list of them")
-        return yaml.SafeLoader("").construct_object(node)
+        value = yaml.SafeLoader("").construct_object(node)
+        if isinstance(value, float) and not math.isfinite(value):
+            # The state and JSON answers have no word for it.
+            self.refuse(node, shown, "a finite number")
+        return value
 
     def at(self, node: Node) -> str:
         return f"{self._path} {position(node)}"

@@ -35,6 +35,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """How a document names where it comes from: ``fraud@7``, or an absolute path with its class."""
     numbered: bool = False
     """The version was asked for, or given because there are several deployments: the model brings none itself."""
+    asked: bool = False
+    """The version was asked for."""
     requirements: str | None = None
     """The ``requirements.txt`` that the version brings along."""
     source_builds: bool = False
@@ -118,7 +120,8 @@ def _of_deployment(source: ModelSource, name: str, candidates: list[Candidate]) 
     replace = msgspec.structs.replace
     if len(candidates) == 1 and candidates[0].typed:
         version = source.version or source.default_version
-        return replace(candidates[0], version=version, deployment=name, numbered=True)
+        asked = source.version is not None
+        return replace(candidates[0], version=version, deployment=name, numbered=True, asked=asked)
     if source.version is not None:
         fitting = [replace(c, served=True) for c in candidates if c.version == source.version]
     else:
@@ -129,7 +132,8 @@ def _of_deployment(source: ModelSource, name: str, candidates: list[Candidate]) 
             f"deployment {name!r} of endpoint {source.name!r} serves one version, and {source.path} has {versions};"
             " choose with version: N"
         )
-    return replace(fitting[0], deployment=name, numbered=source.version is not None)
+    asked = source.version is not None
+    return replace(fitting[0], deployment=name, numbered=asked, asked=asked)
 
 
 async def inspect(candidates: Sequence[Candidate], trusted: Sequence[str]) -> list[DeploymentSpec | Failure]:

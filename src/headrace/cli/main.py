@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("headrace.cli.endpoints:pause_app", "Refuse the requests of an endpoint for a while."),
     "resume": ("headrace.cli.endpoints:resume_app", "Take them again."),
     "rollout": ("headrace.cli.rollout", "Move an endpoint to another version, in judged steps."),
+    "schema": ("headrace.cli.schema", "Print the JSON Schema of headrace.yaml, for editors."),
     "doctor": ("headrace.cli.doctor", "Check this machine: runtimes, resources, ports."),
     "version": ("headrace.cli.version", "Print the version."),
 }

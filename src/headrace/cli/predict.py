@@ -16,8 +16,11 @@ from headrace.cli import prediction_inputs
 from headrace.cli.outcome import EXIT_CODES_HELP, reported
 from headrace.cli.prediction_inputs import Chunk, Source
 from headrace.cli.prediction_outputs import make_writer
+from headrace.cli.prediction_recording import Recorder, recording
 from headrace.client import Client, ModelMetadata
 from headrace.client.example import predict_command
+from headrace.client.inputs import to_tensors
+from headrace.client.wire import Prediction
 from headrace.core import errors
 from headrace.core.binding import describe
 
@@ -29,6 +32,7 @@ Examples:
   headrace predict fraud transactions.csv --output jsonl > answers.jsonl
   cat rows.jsonl | headrace predict fraud - --json
   headrace predict img --input image=@cat.npy --version 2
+  headrace predict fraud sample.csv --rows 1 --version 7 --record golden.jsonl
 
 JSON data is an object of columns, a list of row objects, or a list of rows for a model with one input.
 
@@ -77,6 +81,12 @@ def predict(
         str | None, typer.Option("--format", metavar="json|jsonl|csv", help="Format of the input, if not by its name.")
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows in one request.")] = 1000,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", metavar="FILE", help="Append requests and answers as golden requests (docs/golden-requests.md)."
+        ),
+    ] = None,
     cacert: Annotated[
         Path | None, typer.Option("--cacert", metavar="FILE", help="Certificate authority of an https server.")
     ] = None,
@@ -92,15 +102,18 @@ def predict(
             raise errors.BadSettings(f"--format: expected {', '.join(prediction_inputs.FORMATS)}, got {form!r}")
         if sum(given is not None for given in (source, data, inputs or None)) > 1:
             raise errors.BadSettings("give one of FILE, --data and --input")
+        if stream and record is not None:
+            raise errors.BadSettings("--record: streams of answers are no golden requests; leave out --stream")
         verify: bool | str = str(cacert) if cacert is not None else not insecure
         with Client(url, api_key=key, timeout=_seconds(timeout), verify=verify) as client:
             metadata = client.metadata(model, version)
             wanted = prediction_inputs.parse_pairs(parameters or [], _NO_INPUTS)
-            with _chunks(source, data, inputs, form, metadata, rows, url) as chunks:
+            with _chunks(source, data, inputs, form, metadata, rows, url) as chunks, _recorder(record) as recorder:
                 if stream:
                     _stream(client, model, version, wanted, chunks)
                 else:
-                    _predict(client, model, version, wanted, chunks, metadata, shown)
+                    asked = _predictions(client, model, version, wanted, chunks)
+                    _show(_recorded(asked, wanted, metadata, recorder), metadata, shown)
 
 
 _NO_INPUTS = ModelMetadata("", (), "", (), ())
@@ -180,16 +193,13 @@ def _first(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         yield chunk
 
 
-def _predict(
-    client: Client,
-    model: str,
-    version: str | None,
-    parameters: dict[str, Any],
-    chunks: Iterable[Chunk],
-    metadata: ModelMetadata,
-    shown: str,
-) -> None:
-    writer = make_writer(shown, sys.stdout)
+def _recorder(path: Path | None) -> contextlib.AbstractContextManager[Recorder | None]:
+    return contextlib.nullcontext() if path is None else recording(path)
+
+
+def _predictions(
+    client: Client, model: str, version: str | None, parameters: dict[str, Any], chunks: Iterable[Chunk]
+) -> Iterator[tuple[Chunk, Prediction]]:
     for chunk in chunks:
         try:
             prediction = client.infer(model, chunk.inputs, version, parameters)
@@ -197,6 +207,25 @@ def _predict(
             if chunk.first:
                 error.message = f"in the request that begins with row {chunk.first}: {error.message}"
             raise
+        yield chunk, prediction
+
+
+def _recorded(
+    answers: Iterable[tuple[Chunk, Prediction]],
+    parameters: dict[str, Any],
+    metadata: ModelMetadata,
+    recorder: Recorder | None,
+) -> Iterator[Prediction]:
+    """The predictions, each written down before it is shown, where that is wanted."""
+    for chunk, prediction in answers:
+        if recorder is not None:
+            recorder.add(to_tensors(chunk.inputs, metadata), parameters, prediction)
+        yield prediction
+
+
+def _show(predictions: Iterable[Prediction], metadata: ModelMetadata, shown: str) -> None:
+    writer = make_writer(shown, sys.stdout)
+    for prediction in predictions:
         writer.add(prediction, metadata.batchable or not metadata.inputs)
     writer.finish()
 

@@ -112,7 +112,7 @@ def start(
     with _connected(server, state, as_json) as rollouts:
         started = rollouts.start(
             endpoint,
-            to,
+            _absolute(to),
             deployment=deployment,
             canary=canary,
             linear=linear,
@@ -200,7 +200,26 @@ def abort(endpoint: Endpoint, server: Server = None, state: State = None, as_jso
         _show(rollouts.abort(endpoint), as_json)
 
 
+@app.command(epilog=_epilog("measure fraud chargebacks 0.02"))
+def measure(
+    endpoint: Endpoint,
+    metric: Annotated[str, typer.Argument(metavar="METRIC", help="As the analysis names it.", show_default=False)],
+    value: Annotated[float, typer.Argument(metavar="VALUE", show_default=False)],
+    server: Server = None,
+    state: State = None,
+    as_json: AsJson = False,
+) -> None:
+    """Post a metric that the rollout is judged by."""
+    with _connected(server, state, as_json) as rollouts:
+        _show(rollouts.measure(endpoint, metric, value), as_json)
+
+
 # --- what is read ---
+
+
+def _absolute(version: str) -> str:
+    """A path that counts from here is told so that it counts from anywhere: no version begins like one."""
+    return str(Path(version).expanduser().absolute()) if version.startswith((".", "~")) else version
 
 
 def _seconds(option: str, text: str | None) -> float | None:

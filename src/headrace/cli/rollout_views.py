@@ -117,7 +117,7 @@ def percent(share: float) -> str:
 
 def lasting(seconds: float) -> str:
     """``45 s``, ``3 min 12 s``, ``2 h 5 min``."""
-    whole = max(int(seconds), 0)
+    whole = max(round(seconds), 0)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

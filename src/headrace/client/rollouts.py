@@ -106,6 +106,12 @@ class AsyncRollouts:
         """Back to the old version, at once."""
         return await self._say("abort", endpoint)
 
+    async def measure(self, endpoint: str, metric: str, value: float) -> RolloutStatus:
+        """Post a metric that the rollout is judged by. Raises UnknownModel when it is not."""
+        body = {"metric": metric, "value": value}
+        response = await self._management.call("POST", f"/rollouts/measure/{_quoted(endpoint)}", body=body)
+        return _status(response.content)
+
     async def _say(self, verb: str, endpoint: str) -> RolloutStatus:
         # Never sent twice: two promotions are two steps.
         return _status((await self._management.call("POST", f"/rollouts/{verb}/{_quoted(endpoint)}")).content)
@@ -228,6 +234,9 @@ class Rollouts:
 
     def abort(self, endpoint: str) -> RolloutStatus:
         return self._run(self._async.abort(endpoint))
+
+    def measure(self, endpoint: str, metric: str, value: float) -> RolloutStatus:
+        return self._run(self._async.measure(endpoint, metric, value))
 
     def follow(self, endpoint: str, *, id: str | None = None) -> Iterator[RolloutStatus]:
         looks = self._async.follow(endpoint, id=id)

@@ -10,9 +10,20 @@ import numpy as np
 
 from headrace.core import errors
 from headrace.core.requests import Parameter
-from headrace.core.tensors import NUMPY_DTYPES, Array, DType, Tensor, bf16_to_fp32, from_wire, to_wire
+from headrace.core.tensors import (
+    NUMPY_DTYPES,
+    Array,
+    DType,
+    Tensor,
+    as_bytes_elements,
+    bf16_to_fp32,
+    fp32_to_bf16,
+    from_wire,
+    to_wire,
+)
 
 LENGTH_HEADER = "inference-header-content-length"
+_FALLBACK_HEADER = "x-headrace-fallback"
 
 _encoder = msgspec.json.Encoder()
 
@@ -37,6 +48,24 @@ class Prediction(msgspec.Struct, frozen=True):
     model: str
     version: str
     outputs: dict[str, Array]
+    datatypes: dict[str, DType] = {}
+    """Of the outputs, as they came: BF16 arrives as an array of float32, BYTES as one of str where they are UTF-8."""
+    fallback: str = ""
+    """What answered instead of the deployment that was asked: another one's name, or ``constant``."""
+
+    def tensors(self) -> list[Tensor]:
+        """The outputs as they came, typed."""
+        return [_tensor(name, self.datatypes[name], array) for name, array in self.outputs.items()]
+
+
+def _tensor(name: str, dtype: DType, array: Array) -> Tensor:
+    match dtype:
+        case DType.BYTES:
+            return Tensor(name, dtype, as_bytes_elements(array))
+        case DType.BF16:
+            return Tensor(name, dtype, fp32_to_bf16(array))
+        case _:
+            return Tensor(name, dtype, array)
 
 
 def encode_request(
@@ -79,7 +108,9 @@ def decode_response(headers: Mapping[str, str], body: bytes) -> Prediction:
                 at += size
     except (msgspec.DecodeError, ValueError, TypeError, errors.InvalidInput) as error:
         raise errors.Unsupported(f"the server's answer is not a valid inference response: {error}") from error
-    return Prediction(document.model_name, document.model_version, outputs)
+    datatypes = {output.name: output.datatype for output in document.outputs}
+    fallback = headers.get(_FALLBACK_HEADER, "")
+    return Prediction(document.model_name, document.model_version, outputs, datatypes, fallback)
 
 
 def _from_bytes(output: _WireOutput, buffer: bytes) -> Array:

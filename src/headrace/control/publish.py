@@ -19,7 +19,7 @@ def endpoints(desired: Desired, observed: Observed) -> tuple[EndpointRoute, ...]
     """Every endpoint with all its deployments, ready or not, and the reason of those that are not."""
     routes: defaultdict[str, list[DeploymentRoute]] = defaultdict(list)
     for spec in desired.deployments.values():
-        routes[spec.endpoint].append(_deployment(spec, desired, observed))
+        routes[spec.endpoint].append(deployment(spec, desired, observed))
     for (endpoint, version), reason in desired.failures.items():
         routes[endpoint].append(_failed(endpoint, version, reason))
     return tuple(_endpoint(name, routes[name], desired) for name in sorted(routes))
@@ -48,7 +48,8 @@ def _weights(routes: list[DeploymentRoute], traffic: EndpointTraffic) -> dict[st
     return {known[name]: share for name, share in found.items()} or {routes[0].id: 1.0}
 
 
-def _deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> DeploymentRoute:
+def deployment(spec: DeploymentSpec, desired: Desired, observed: Observed) -> DeploymentRoute:
+    """The route of one version, with every replica of it."""
     replicas = []
     loaded = observed.loaded.get((spec.id, spec.artifact.digest))
     model = loaded.model if loaded is not None else None

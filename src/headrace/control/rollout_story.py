@@ -111,6 +111,13 @@ def steps_of(request: RolloutRequest) -> Steps:
     return strategies.shadow_first(steps, bake_s=bake_s) if request.shadow_first else steps
 
 
+def spec_of(request: RolloutRequest, old: str, new: str) -> RolloutSpec:
+    """What is asked for, between these deployment ids, with the defaults of what is left out. Raises BadSettings."""
+    given = {"final_bake_s": request.final_bake_s, "max_step_s": request.max_step_s}
+    times = {key: seconds for key, seconds in given.items() if seconds is not None}
+    return RolloutSpec(request.endpoint, old, new, steps_of(request), **times)
+
+
 def _check_combination(request: RolloutRequest) -> None:
     named = {"canary": request.canary, "linear": request.linear, "blue-green": request.blue_green}
     chosen = [name for name, value in named.items() if value]

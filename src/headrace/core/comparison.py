@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,14 +22,12 @@ _SHOWN = 8
 _SHOWN_BYTES = 40
 """Bytes of a string that are shown."""
 
-_Bound = Annotated[float, msgspec.Meta(ge=0)]
-
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A number may differ from the expected one by ``atol + rtol·|expected|``. Both 0: bit-identical."""
 
-    rtol: _Bound = 1e-5
-    atol: _Bound = 1e-6
+    rtol: float = 1e-5
+    atol: float = 1e-6
 
     def __post_init__(self) -> None:
         if not (0 <= self.rtol < math.inf and 0 <= self.atol < math.inf):

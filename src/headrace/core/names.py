@@ -6,8 +6,15 @@ import re
 
 from headrace.core import errors
 
-_ENDPOINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*\Z")
-_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}\Z")
+ENDPOINT_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*"
+VERSION_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
+"""Of versions, and of deployments."""
+
+MAX_ENDPOINT = 255
+"""Characters in the name of an endpoint."""
+
+_ENDPOINT = re.compile(rf"{ENDPOINT_PATTERN}\Z")
+_VERSION = re.compile(rf"{VERSION_PATTERN}\Z")
 
 RESERVED_ENDPOINTS = frozenset({"chat", "completions", "embeddings", "responses", "stats"})
 """Words that a protocol uses at the place of a model name (Databricks routes; OIP ``/v2/models/stats``)."""
@@ -23,10 +30,10 @@ RESERVED_MODEL_SEGMENTS = frozenset({"aliases", "history"})
 
 def check_endpoint(name: str) -> str:
     """Return ``name`` when it is a legal endpoint name; raise BadSettings that says what is wrong."""
-    if len(name) > 255 or not _ENDPOINT.match(name):
+    if len(name) > MAX_ENDPOINT or not _ENDPOINT.match(name):
         raise errors.BadSettings(
             f"endpoint name {name!r} is not valid: use letters, digits, '_', '-', '.', and '/' between parts"
-            " (at most 255 characters)"
+            f" (at most {MAX_ENDPOINT} characters)"
         )
     if name in RESERVED_ENDPOINTS:
         raise errors.BadSettings(f"endpoint name {name!r} is reserved; choose another, e.g. {name}-model")

@@ -33,6 +33,7 @@ EXAMPLE = (
 _FIELDS = "inputs, outputs and, if wanted, name, parameters, tolerances"
 _NO_NUMBERS = Literal["NaN", "Infinity", "-Infinity"]
 _Dimension = Annotated[int, msgspec.Meta(ge=0)]
+_Bound = Annotated[float, msgspec.Meta(ge=0)] | msgspec.UnsetType
 
 
 class GoldenRequest(msgspec.Struct, frozen=True):
@@ -67,6 +68,11 @@ class _RawTensor(_Tensor):
     data: msgspec.Raw
 
 
+class _Tolerance(msgspec.Struct, forbid_unknown_fields=True):
+    rtol: _Bound = msgspec.UNSET
+    atol: _Bound = msgspec.UNSET
+
+
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
     """``forbid_unknown_fields``: a tolerance under a misspelt name would silently be none."""
 
@@ -74,7 +80,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     outputs: Annotated[list[_RawTensor], msgspec.Meta(min_length=1)]
     name: str = ""
     parameters: dict[str, Any] = {}
-    tolerances: dict[str, Tolerance] = {}
+    tolerances: dict[str, _Tolerance] = {}
 
 
 class _WrittenLine(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -133,9 +139,9 @@ def _request(line: bytes, number: int) -> GoldenRequest:
     found = _parsed(line)
     inputs = _tensors(found.inputs, "inputs")
     outputs = _tensors(found.outputs, "outputs")
-    _check_tolerances(found.tolerances, outputs)
+    tolerances = _tolerances(found.tolerances, outputs)
     parameters = request_parameters.scalars(found.parameters)
-    return GoldenRequest(inputs, outputs, parameters, found.tolerances, found.name, number)
+    return GoldenRequest(inputs, outputs, parameters, tolerances, found.name, number)
 
 
 def _parsed(line: bytes) -> _Line:
@@ -205,16 +211,24 @@ def _kind(dtype: DType) -> str:
     return f"expected whole numbers in the range of {dtype}"
 
 
-def _check_tolerances(tolerances: dict[str, Tolerance], outputs: tuple[Tensor, ...]) -> None:
+def _tolerances(given: dict[str, _Tolerance], outputs: tuple[Tensor, ...]) -> dict[str, Tolerance]:
+    """With the default of the output's datatype for what is not given."""
     dtypes = {tensor.name: tensor.dtype for tensor in outputs}
-    for name in tolerances:
+    found = {}
+    for name, tolerance in given.items():
         if name not in dtypes:
             raise errors.InvalidInput(f"tolerances: {name!r} is none of the outputs {', '.join(map(repr, dtypes))}")
-        if dtypes[name] not in DEFAULTS:
+        default = DEFAULTS.get(dtypes[name])
+        if default is None:
             raise errors.InvalidInput(
                 f"tolerances: output {name!r} is {dtypes[name]}, which is equal or is not; only"
                 f" {', '.join(DEFAULTS)} have tolerances"
             )
+        found[name] = Tolerance(
+            default.rtol if tolerance.rtol is msgspec.UNSET else tolerance.rtol,
+            default.atol if tolerance.atol is msgspec.UNSET else tolerance.atol,
+        )
+    return found
 
 
 # --- writing ------------------------------------------------------------------------------------------------------

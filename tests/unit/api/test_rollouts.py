@@ -200,6 +200,11 @@ def test_keys_decide_and_are_named(driver: FakeRollouts, controller: Any, tmp_pa
 def test_a_server_without_rollouts_has_no_such_routes(controller: Any, tmp_path: Path) -> None:
     ask = asking(None, controller, tmp_path)
     assert ask("GET", "/rollouts").status_code == 404
+    assert "rollouts" not in ask("GET", "/../../").json()["links"]
+
+
+def test_the_index_says_where_they_are(ask: Ask) -> None:
+    assert ask("GET", "/../../").json()["links"]["rollouts"] == "/api/v1/rollouts"
 
 
 def test_the_description_names_every_route(ask: Ask) -> None:

@@ -33,7 +33,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     ("settings", "message"),
     [
         ({"replica": 2}, "headrace.serve: unknown key 'replica'; did you mean 'replicas'?"),
-        ({"replicas": 0}, "headrace.serve: replicas: expected a whole number of at least 1, got a whole number '0'"),
+        ({"replicas": -1}, "headrace.serve: replicas: expected a whole number of at least 0, got a whole number '-1'"),
         ({"batching": {"mod": "off"}}, "headrace.serve: unknown key 'batching.mod'; did you mean 'mode'?"),
         ({"host": "0.0.0.0"}, "host '0.0.0.0' can be reached from other machines"),
         ({"models": ["x"]}, "headrace.serve serves one model"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.app.model_sources import check_sources
 from headrace.app.settings_file import SettingsFile, parse_settings, read_settings
+from headrace.app.settings_layers import settings_of_file
 from headrace.core import errors
 from headrace.core.endpoints import BatchMode
 
@@ -174,8 +176,8 @@ def test_unknown_keys_name_line_path_and_nearest_key(text: str, message: str) ->
             "headrace.yaml line 1: port: expected a whole number from 0 to 65535, got a whole number '70000'",
         ),
         ("port:", "headrace.yaml line 1: port: expected a whole number from 0 to 65535, got nothing"),
-        ("replicas: 1.5", "headrace.yaml line 1: replicas: expected a whole number of at least 1, got a number '1.5'"),
-        ("replicas: [1]", "headrace.yaml line 1: replicas: expected a whole number of at least 1, got a list"),
+        ("replicas: 1.5", "headrace.yaml line 1: replicas: expected a whole number of at least 0, got a number '1.5'"),
+        ("replicas: [1]", "headrace.yaml line 1: replicas: expected a whole number of at least 0, got a list"),
         ("drain: soon", "headrace.yaml line 1: drain: expected a duration like 30, 30s, 500ms or 2m, got text 'soon'"),
         (
             "timeout: 0",
@@ -277,3 +279,53 @@ def test_a_file_that_cannot_be_read_is_bad_settings(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"host: \xff")
     with pytest.raises(errors.BadSettings, match="cannot be read"):
         read_settings(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("port: 1\nhost: a\x00b\n", "line 2 column 8: not valid YAML: special characters are not allowed: 0"),
+        (f"port: 1\noptions: {{a: {'[' * 5000}", "line 2 column 112: nested too deeply"),
+        (
+            "endpoints: {m: {model: x, fallback: [{constant: {y: &y [*y]}}]}}",
+            "line 1 column 53: endpoints.m.fallback[0].constant.y"
+            + "[0]" * 32
+            + ": expected lists nested at most 32 deep, got a list",
+        ),
+    ],
+    ids=["character", "depth", "cycle"],
+)
+def test_what_is_no_document_is_told_where(text: str, where: str) -> None:
+    with pytest.raises(errors.BadSettings) as caught:
+        parse(text)
+    assert caught.value.message.startswith(f"headrace.yaml {where}")
+
+
+def test_a_model_that_can_be_no_path_is_named() -> None:
+    parsed = parse(f"models: [a={'x' * 300}]")
+    assert parsed.models[0].path == "x" * 300
+    with pytest.raises(errors.BadSettings, match="there is no file or folder 'xxx"):
+        check_sources(parsed.models)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("port: 1\ntls:\n  cert: a.pem\n", "headrace.yaml line 3 column 3: tls.cert is set but tls.key is not"),
+        ("management_port: 7\nport: 7\n", "headrace.yaml line 1 column 1: port and management_port are both 7"),
+        ("port: 9000\n", "headrace.yaml line 1 column 1: port and management_port are both 9000"),
+    ],
+)
+def test_rules_between_settings_name_a_place(text: str, message: str) -> None:
+    with pytest.raises(errors.BadSettings) as caught:
+        settings_of_file(parse(text))
+    assert caught.value.message.startswith(message)
+
+
+def test_missing_models_name_their_place(tmp_path: Path) -> None:
+    for text, place in (
+        ("endpoints:\n  m: {model: nowhere.onnx}", "line 2 column 14"),
+        ("models:\n- nowhere.onnx", "line 2 column 3"),
+    ):
+        with pytest.raises(errors.BadSettings, match=f"headrace.yaml {place}: there is no file or folder"):
+            check_sources(settings_of_file(parse_settings(text, tmp_path / "headrace.yaml")).models)

@@ -292,3 +292,12 @@ def test_a_typed_model_keeps_the_policy_that_needs_no_names(tmp_path: Path) -> N
     )
     settings = load_settings(["fraud.onnx", "named.onnx"], environ={}, directory=tmp_path)
     assert settings.traffic == {"fraud": TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))}
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_constants_are_finite(value: str) -> None:
+    """The state is JSON, which would make nothing of them."""
+    with pytest.raises(
+        errors.BadSettings, match=r"line 1 column 57: endpoints.m.fallback\[0\].constant.y\[1\]: expected a"
+    ):
+        parse_settings(f"endpoints: {{m: {{model: x, fallback: [{{constant: {{y: [1, {value}]}}}}]}}}}", FILE)

@@ -16,6 +16,10 @@ from headrace.cli import predict as command
 from headrace.cli.main import app
 from headrace.cli.prediction_inputs import Chunk, Source
 from headrace.client import Client
+from headrace.core.models import Signature, TensorSpec
+from headrace.core.tensors import DType, Tensor
+from headrace.protocols import golden_lines
+from headrace.protocols.golden_lines import GoldenRequest
 
 
 @pytest.fixture
@@ -165,6 +169,90 @@ def test_a_key_that_may_not_ends_with_2(server: Any, status: int) -> None:
     server.rules.append(lambda request: httpx.Response(status, content=b'{"error": "why"}'))
     result = invoke("fraud", "-d", DATA)
     assert (result.exit_code, result.stderr) == (2, "error: why\n")
+
+
+def recorded(path: Path) -> list[GoldenRequest]:
+    return list(golden_lines.read(path.read_bytes(), path.name))
+
+
+def values(of: tuple[Tensor, ...]) -> dict[str, Any]:
+    return {tensor.name: (tensor.dtype.value, tensor.array.tolist()) for tensor in of}
+
+
+def test_requests_and_answers_are_recorded(server: Any, tmp_path: Path) -> None:
+    path = tmp_path / "golden.jsonl"
+    result = invoke("fraud", "--data", DATA, "-p", "top=3", "--record", str(path))
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == OUTPUTS
+    [found] = recorded(path)
+    assert values(found.inputs) == {"amount": ("FP64", [12.5, 1.0]), "country": ("BYTES", [b"US", b"FR"])}
+    assert values(found.outputs) == {"amount": ("FP64", [25.0, 2.0]), "country": ("BYTES", [b"US", b"FR"])}
+    assert found.parameters == {"top": 3}
+
+
+def test_a_recording_goes_on_request_by_request(server: Any, tmp_path: Path) -> None:
+    path, rows = tmp_path / "golden.jsonl", tmp_path / "rows.csv"
+    path.write_text(golden_lines.EXAMPLE)  # without a newline at its end
+    rows.write_text("amount,country\n" + "".join(f"{n},c\n" for n in range(5)))
+    assert invoke("fraud", str(rows), "--rows", "2", "--record", str(path)).exit_code == 0
+    assert [request.outputs[0].array.tolist() for request in recorded(path)] == [[0.25], [0, 2], [4, 6], [8]]
+
+
+def test_what_was_answered_before_a_failure_stays(server: Any, tmp_path: Path) -> None:
+    path = tmp_path / "golden.jsonl"
+    rows = [{"amount": n, "country": "x"} for n in range(5)]
+    rows[3]["amount"] = "bad"
+    assert invoke("fraud", "-d", json.dumps(rows), "--rows", "2", "--record", str(path)).exit_code == 2
+    assert len(recorded(path)) == 1
+
+
+@pytest.mark.parametrize("dtype", [DType.FP16, DType.FP32, DType.UINT64, DType.BYTES])
+def test_every_datatype_is_recorded_as_the_model_has_it(server: Any, tmp_path: Path, dtype: DType) -> None:
+    spec = (TensorSpec("x", dtype, (-1,)),)
+    server.signature = Signature(spec, spec)
+    path = tmp_path / "golden.jsonl"
+    # The numbers of UINT64 are none that a float could hold.
+    given, answer = {
+        DType.UINT64: (2**62 + 1, 2**63 + 2), DType.BYTES: ("é", "é".encode()),
+    }.get(dtype, (0.25, 0.5))  # fmt: skip
+    result = invoke("fraud", "--data", json.dumps({"x": [given]}), "--record", str(path))
+    assert result.exit_code == 0, result.output
+    [found] = recorded(path)
+    assert values(found.outputs) == {"x": (dtype.value, [answer])}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-d", DATA, "--record", "{}/missing/golden.jsonl"), "cannot be written: No such file or directory"),
+        (("-d", DATA, "--record", "{}"), "cannot be written: Is a directory"),
+        (("-d", DATA, "--record", "{}/other"), "other, line 1: not valid JSON"),
+        (("-d", DATA, "--stream", "--record", "{}/golden.jsonl"), "leave out --stream"),
+        (("-d", "{", "--record", "{}/golden.jsonl"), "--data: not valid JSON"),
+        (("-d", '{"amount": [1]}', "--record", "{}/golden.jsonl"), "missing input 'country'"),
+    ],
+)
+def test_a_recording_that_cannot_be(server: Any, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    (tmp_path / "other").write_text("a,b\n")
+    result = invoke("fraud", *(part.replace("{}", str(tmp_path)) for part in arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert (tmp_path / "other").read_text() == "a,b\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["other"], "no file stays that got nothing"
+
+
+def test_the_answer_of_a_fallback_is_not_recorded(server: Any, tmp_path: Path) -> None:
+    def fell_back(request: httpx.Request) -> httpx.Response | None:
+        if request.method != "POST":
+            return None
+        body = {"model_name": "fraud", "model_version": "1", "outputs": []}
+        return httpx.Response(200, headers={"X-Headrace-Fallback": "cheap"}, content=json.dumps(body).encode())
+
+    server.rules.append(fell_back)
+    result = invoke("fraud", "-d", DATA, "--record", str(tmp_path / "golden.jsonl"))
+    assert result.exit_code == 2
+    assert "the answer came from the fallback 'cheap' and is not recorded" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import headrace
 from headrace.client.management import Management
 from headrace.client.rollout_status import RolloutStatus
-from headrace.client.rollouts import AsyncRollouts
+from headrace.client.rollouts import AsyncRollouts, Rollouts
 from headrace.core import errors
 from tests import rollout_driver
 from tests.rollout_driver import Driver
@@ -162,15 +161,18 @@ def test_a_command_whose_connection_breaks_is_not_sent_again() -> None:
     assert sent == ["/api/v1/rollouts/promote/org/fraud", "/api/v1/rollouts"]
 
 
-def test_an_interrupt_ends_following(client: headrace.Client) -> None:
+def test_an_interrupt_ends_following(client: headrace.Client, driver: Driver) -> None:
     """Ctrl-C in the middle of a wait; the client still works."""
     client.rollouts.start("fraud", "8")
-    looks = client.rollouts.follow("fraud")
-    next(looks)
-    # The main thread waits for the next look when the interrupt comes.
-    interrupt = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
-    interrupt.start()
+
+    async def interrupted(_: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+    management = Management(driver.url, sleep=interrupted)
+    looks = Rollouts(AsyncRollouts(management), client._loop.run).follow("fraud")
+    assert next(looks).phase == "starting"
     with pytest.raises(KeyboardInterrupt):
-        list(looks)
-    interrupt.join()
+        next(looks)
+    client._loop.run(management.close())
     assert client.rollouts.abort("fraud").ended

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from headrace.client.inputs import to_array
-from headrace.client.wire import LENGTH_HEADER, decode_response, encode_request
+from headrace.client.wire import LENGTH_HEADER, Prediction, decode_response, encode_request
 from headrace.core import errors
+from headrace.core.comparison import EXACT, compare
 from headrace.core.models import Signature, TensorSpec
 from headrace.core.requests import InferenceResponse
 from headrace.core.tensors import DType, Tensor
@@ -40,6 +41,10 @@ def signature(*names: DType) -> Signature:
 
 
 def round_trip(tensors: list[Tensor], of: Signature, outputs: tuple[str, ...] | None = None) -> dict[str, Any]:
+    return answered(tensors, of, outputs).outputs
+
+
+def answered(tensors: list[Tensor], of: Signature, outputs: tuple[str, ...] | None = None) -> Prediction:
     """Encode, decode as the server does, echo, render as the server does, decode."""
     headers, body = encode_request(tensors, {"temperature": 0.5}, outputs)
     request, rendering = oip_rest.parse_request(body, int(headers[LENGTH_HEADER]), of)
@@ -47,8 +52,17 @@ def round_trip(tensors: list[Tensor], of: Signature, outputs: tuple[str, ...] | 
     echoed = [t for t in request.tensors if outputs is None or t.name in outputs]
     reply = oip_rest.render_response(InferenceResponse("m", "3", echoed), rendering, of)
     answer = decode_response({k.decode(): v.decode() for k, v in reply.headers}, reply.body)
-    assert (answer.model, answer.version) == ("m", "3")
-    return answer.outputs
+    assert (answer.model, answer.version, answer.fallback) == ("m", "3", "")
+    return answer
+
+
+def test_typed_outputs_are_those_that_were_sent() -> None:
+    of = signature(*VALUES)
+    tensors = [Tensor(s.name, s.dtype, to_array(s, VALUES[s.dtype])) for s in of.inputs]
+    exact = {tensor.name: EXACT for tensor in tensors}
+    assert compare(tensors, answered(tensors, of).tensors(), exact).differences == ()
+    raw = Tensor("bytes", DType.BYTES, np.array([b"\xff", b"US"], object))
+    assert answered([raw], signature(DType.BYTES)).tensors()[0].array.tolist() == [b"\xff", b"US"]
 
 
 def test_every_datatype_survives_the_round_trip() -> None:

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from headrace.control import strategies
 from headrace.control.analysis.settings import AnalysisSettings, MetricSettings
 from headrace.control.analysis.verdict import Finding
-from headrace.control.rollout_state import ENDED, Phase, RolloutState
-from headrace.control.rollout_story import Rollout, RolloutRequest, steps_of
+from headrace.control.rollout_state import ENDED, Phase, RolloutSpec, RolloutState
+from headrace.control.rollout_story import Rollout, RolloutRequest, spec_of, steps_of
 from headrace.core import errors
 from tests import rollouts
 from tests.observations import observe, tally
@@ -95,6 +95,13 @@ def test_wrong_combinations_say_what_to_do(more: dict[str, Any], says: str) -> N
 def test_times_are_finite_and_not_negative(key: str, value: float) -> None:
     with pytest.raises(errors.BadSettings, match="a number of seconds from 0 on; got"):
         request(**{key: value})
+
+
+def test_what_is_left_out_of_a_request_has_its_default() -> None:
+    spec = spec_of(request(), "fraud@7", "fraud@8")
+    assert spec == RolloutSpec("fraud", "fraud@7", "fraud@8", strategies.canary("1,5,25,50"))
+    given = spec_of(request(blue_green=True, final_bake_s=0.0, max_step_s=5.0), "a", "b")
+    assert given == RolloutSpec("fraud", "a", "b", (), final_bake_s=0.0, max_step_s=5.0)
 
 
 def test_a_request_is_encoded_and_decoded() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -43,10 +44,22 @@ def test_a_line_is_read() -> None:
     assert (expected.name, expected.array.dtype, expected.array.tolist()) == ("y", np.float32, [0.25])
 
 
+def test_half_a_tolerance_has_the_datatypes_other_half() -> None:
+    half = Y | {"name": "h", "datatype": "FP16"}
+    [found] = read(line(outputs=[Y, half], tolerances={"h": {"rtol": 0}, "y": {"atol": 1}}))
+    assert found.tolerances == {"h": Tolerance(0.0, 1e-2), "y": Tolerance(1e-5, 1.0)}
+
+
 def test_the_example_of_messages_is_valid_and_empty_lines_are_skipped() -> None:
     example = golden_lines.EXAMPLE.encode()
     found = read(b"\n" + example + b"\r\n   \n" + example)
     assert [request.title for request in found] == ["line 2", "line 4"]
+
+
+def test_the_line_in_the_documentation_is_valid() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "golden-requests.md").read_text(encoding="utf-8")
+    [found] = read(text.partition("```json\n")[2].partition("```")[0].encode())
+    assert found.title == "big order"
 
 
 def test_data_may_be_flat_or_nested_and_tensors_may_say_more() -> None:

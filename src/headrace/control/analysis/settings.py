@@ -97,6 +97,10 @@ class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A metric of the user: a Prometheus query, a number that somebody posts. Conditions read like ``<= 0.2``."""
 
     name: str
+    query: str = ""
+    """PromQL that gives one number; ``$endpoint``, ``$old`` and ``$new`` (versions) are put in. Empty: it is posted."""
+    prometheus: str = ""
+    """Base URL of the server that is asked."""
     success: str = ""
     """A measurement that fulfils this is good. Empty: whatever is not a failure."""
     failure: str = ""
@@ -110,6 +114,10 @@ class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.success and not self.failure:
             raise errors.BadSettings(f"metric {self.name!r} has no condition: give success, failure or both")
+        if bool(self.query) != bool(self.prometheus):
+            raise errors.BadSettings(
+                f"metric {self.name!r}: query and prometheus (its URL, e.g. http://localhost:9090) go together"
+            )
         for condition in (self.success, self.failure):
             if condition:
                 conditions.parse(condition)

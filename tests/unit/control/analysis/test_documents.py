@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from headrace.control.analysis.documents import settings_of
 from headrace.control.analysis.settings import AnalysisSettings, LatencySettings, MetricSettings, ShadowSettings
@@ -21,6 +24,14 @@ def test_what_is_left_out_has_its_default() -> None:
         shadow=ShadowSettings(gate=True),
         metrics=(MetricSettings("loss", success="<= 0.2"),),
     )
+
+
+def test_the_example_of_the_manual_is_valid() -> None:
+    manual = (Path(__file__).parents[4] / "docs" / "rollouts.md").read_text()
+    _, _, rest = manual.partition("```yaml\n")
+    found = settings_of(yaml.safe_load(rest.partition("```")[0]))
+    assert found.predictions.gate
+    assert found.latency.quantiles == (0.5, 0.99)
 
 
 @pytest.mark.parametrize(
