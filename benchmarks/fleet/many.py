@@ -28,8 +28,9 @@ IDLE_S = 3.0
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """``{"sizes", "starts": {"file" | "restored": [{"seconds", "cpu_seconds"}…]},
-    "lists": {list: {"p50_ms", "p99_ms"}}, "lazy_ms": […], "bytes", "idle_cores", "latency": {"many" | "alone": {"16": [WrkResult…]}}}``"""
+    """``{"sizes", "starts": {"file" | "restored": [{"seconds", "cpu_seconds"}…]}, "idle_cores", "bytes",
+    "lazy_ms": […], "lists": {"models" | "endpoints": {"p50_ms", "p99_ms"}},
+    "latency": {"many" | "alone": {"16": [WrkResult…]}}}``"""
     folder = bench.folder("fleet", "many")
     state, scratch = folder / "state", folder / "files"
     began = time.monotonic()

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.dialects import oip
-from benchmarks.fleet.server import Fleet, serving
+from benchmarks.fleet.server import Fleet, busy_seconds, serving
 from benchmarks.load import wrk
 from headrace.app.key_state import open_issuer
 from headrace.app.state_location import Location
@@ -36,7 +36,8 @@ endpoints:
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """``{"plain" | "full": {"16": [WrkResult…]}}``"""
+    """``{"plain" | "full": {"16": [{"per_second", "failed", "cpu_us"}…]}}``; the rounds of both sides are pairs,
+    ``cpu_us`` is the processor time of all the server's processes for one request."""
     folder = bench.folder("fleet", "full")
     settings = folder / "headrace.yaml"
     settings.write_text(_FULL.format(user=USER, model=bench.assets.fraud_onnx))
@@ -46,7 +47,7 @@ def run(bench: Bench) -> dict[str, Any]:
     found: dict[str, dict[str, list[Any]]] = {"plain": {}, "full": {}}
     with (
         serving(bench.folder("fleet", "plain"), plain_arguments) as plain,
-        serving(folder, full_arguments, {**key, USER: "ada"}) as full,
+        serving(folder, full_arguments, {**key, USER: "user-{n}"}) as full,
     ):
         sides = [("plain", plain), ("full", full)]
         for _, fleet in sides:  # both have learned what their batches cost before either is measured
@@ -55,10 +56,11 @@ def run(bench: Bench) -> dict[str, Any]:
             for connections in CONNECTIONS:
                 for name, fleet in sides if round_number % 2 == 0 else reversed(sides):
                     result = _load(bench, fleet, connections)
-                    found[name].setdefault(str(connections), []).append(
-                        {"per_second": result.per_second, "failed": result.failed}
+                    found[name].setdefault(str(connections), []).append(result)
+                    bench.say(
+                        f"round {round_number + 1} c={connections} {name}: {result['per_second']:.0f}/s,"
+                        f" {result['cpu_us']:.0f} us of processor time a request"
                     )
-                    bench.say(f"round {round_number + 1} c={connections} {name}: {result.per_second:.0f}/s")
     return found
 
 
@@ -67,10 +69,14 @@ def _key(location: Location) -> str:
         return issuer.create("bench", [Scope.PREDICT], ["fraud"], None).token
 
 
-def _load(bench: Bench, fleet: Fleet, connections: int) -> wrk.WrkResult:
+def _load(bench: Bench, fleet: Fleet, connections: int) -> dict[str, float]:
     question, sample = oip("fraud"), bench.assets.fraud
     fleet.ask(question, sample)
     bodies = [question.encode(sample.rows[i : i + 1]) for i in range(64)]
     path = wrk.write_bodies(bench.folder("fleet") / "bodies.txt", bodies)
     headers = [*question.headers, *(f"{name}: {value}" for name, value in fleet.headers.items())]
-    return wrk.run(fleet.url + question.path, path, headers, connections, bench.seconds)
+    tree = fleet.server.tree()
+    busy = busy_seconds(tree)
+    result = wrk.run(fleet.url + question.path, path, headers, connections, bench.seconds)
+    cpu_us = 1e6 * (busy_seconds(tree) - busy) / max(result.requests, 1)
+    return {"per_second": result.per_second, "failed": result.failed, "cpu_us": cpu_us}

@@ -109,7 +109,7 @@ def _connections(fleet: Fleet) -> list[HTTPConnection]:
         line = HTTPConnection("127.0.0.1", fleet.port)
         line.request("GET", "/v2/health/live")
         line.getresponse().read()
-        taken = chosen[_accepted_by(gateways, line)]
+        taken = chosen[_accepted_by(fleet.port, line)]
         if len(taken) < PER_GATEWAY:
             taken.append(line)
         else:
@@ -123,12 +123,13 @@ def _is_gateway(process: psutil.Process) -> bool:
     return "headrace.app.gateway" in process.cmdline()
 
 
-def _accepted_by(gateways: Sequence[psutil.Process], line: HTTPConnection) -> int:
-    port = line.sock.getsockname()[1]
-    for gateway in gateways:
-        if any(found.raddr and found.raddr.port == port for found in gateway.net_connections("tcp")):
-            return gateway.pid
-    raise ServerFailed(f"no gateway holds the connection from port {port}")
+def _accepted_by(port: int, line: HTTPConnection) -> int:
+    """Pid of the process that holds the other end of a connection to ``port``."""
+    mine = line.sock.getsockname()[1]
+    for found in psutil.net_connections("tcp"):
+        if found.laddr.port == port and found.raddr and found.raddr.port == mine and found.pid is not None:
+            return int(found.pid)
+    raise ServerFailed(f"nobody holds the connection from port {mine}")
 
 
 class _Client:
