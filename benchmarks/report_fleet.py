@@ -21,8 +21,8 @@ def fleet(row: Row) -> Iterator[str]:
 
 def _many(many: Row) -> Iterator[str]:
     sizes = many["sizes"]
-    yield f"{sizes['models']:,} registered models, {sizes['endpoints']} endpoints of which {sizes['running']} run and the"
-    yield f"others are `lazy: true` (load average before: {many['load_before']:.1f}). One worker process each,"
+    yield f"{sizes['models']:,} registered models, {sizes['endpoints']} endpoints of which {sizes['running']} run, in a"
+    yield f"worker process each, and the others are `lazy: true` (load average before: {many['load_before']:.1f}):"
     yield f"{many['bytes'] / 2**20:,.0f} MiB together (PSS), {many['idle_cores']:.2f} cores when nothing is asked."
     lazy = many["lazy_ms"]
     yield f"First request of a lazy endpoint: {median(lazy):.0f} ms, longest of {len(lazy)} {max(lazy):.0f} ms.\n"
@@ -47,23 +47,23 @@ def _latency(latency: Row) -> Iterator[list[str]]:
 
 
 def _packed(packed: Row) -> Iterator[str]:
-    yield f"\n{packed['endpoints']} endpoints with `isolation: packed` (load average before: {packed['load_before']:.1f}):"
-    yield f"{packed['processes']} processes, {packed['bytes'] / 2**20:,.0f} MiB together (PSS), serving after"
-    yield f"{packed['seconds']:.1f} s ({packed['cpu_seconds']:.1f} s of processor time), {packed['failed']} wrong answers."
+    yield f"\n{packed['endpoints']} endpoints with `isolation: packed` (load average before:"
+    yield f"{packed['load_before']:.1f}): {packed['processes']} processes, {packed['bytes'] / 2**20:,.0f} MiB together"
+    yield f"(PSS), serving after {packed['seconds']:.1f} s ({packed['cpu_seconds']:.1f} s of processor time)."
 
 
 def _rollback(rollback: Row) -> Iterator[str]:
     visible, commands = rollback["visible_ms"], rollback["command_ms"]
-    yield f"\n{len(visible)} times `rollout abort` with 99 % of the requests at the new version and {rollback['gateways']}"
-    yield f"gateways (load average before: {rollback['load_before']:.1f}): the last gateway answers by the old version"
-    yield f"{median(visible):.0f} ms after the command was sent, at most {max(visible):.0f} ms; the command itself returns"
-    yield f"after {median(commands):.0f} ms, when the state has it too.\n"
+    yield f"\n{len(visible)} times `rollout abort` with 99 % of the requests at the new version and"
+    yield f"{rollback['gateways']} gateways (load average before: {rollback['load_before']:.1f}): the last gateway"
+    yield f"answers by the old version {median(visible):.0f} ms after the command was sent, at most {max(visible):.0f} ms; the"
+    yield f"command itself returns after {median(commands):.0f} ms, when the state has it too.\n"
 
 
 def _request_cost(cost: Row) -> Iterator[str]:
-    yield "`headrace serve fraud.onnx --no-auth` against the same model with an API key, two weighted deployments, a sticky"
-    yield "header and 1 % mirrored to a shadow; one replica computes in both, because the second deployment's weight is 1 in"
-    yield f"10,000 (load average before: {cost['load_before']:.1f}).\n"
+    yield "`headrace serve fraud.onnx --no-auth` against the same model with an API key, two weighted deployments, a"
+    yield "sticky header and 1 % mirrored to a shadow. One replica computes in both: the second deployment's weight is"
+    yield f"1 in 10,000 (load average before: {cost['load_before']:.1f}).\n"
     lines = [
         [f"c={connections}", *_sides(cost["plain"][connections], cost["full"][connections])]
         for connections in cost["plain"]
