@@ -56,7 +56,7 @@ def _rollback(rollback: Row) -> Iterator[str]:
     visible, commands = rollback["visible_ms"], rollback["command_ms"]
     yield f"\n{len(visible)} times `rollout abort` with 99 % of the requests at the new version and"
     yield f"{rollback['gateways']} gateways (load average before: {rollback['load_before']:.1f}): the last gateway"
-    yield f"answers by the old version {median(visible):.0f} ms after the command was sent (longest {max(visible):.0f});"
+    yield f"answers by the old version {median(visible):.0f} ms after the command is sent (longest {max(visible):.0f});"
     yield f"the command itself returns after {median(commands):.0f} ms, when the state has it too.\n"
 
 
