@@ -1,7 +1,8 @@
 """Microseconds of our own code per request: the ASGI application with a replica that answers at once, no sockets.
 
-``python -m benchmarks.hot_path [--profile]``. Shows what a change costs without the noise of a loaded machine; the
-transport, the worker and the kernel are not in it.
+``python -m benchmarks.hot_path [--routed] [--profile]``. Shows what a change costs without the noise of a loaded
+machine; the transport, the worker and the kernel are not in it. ``--routed``: with an API key, two weighted
+deployments, a sticky header and 1 % to a shadow.
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
+from headrace.core.keys import KeyRecord, KeySet, Scope, digest, make_token
 from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
+from headrace.core.shadows import Shadow
 from headrace.core.tensors import DType, Tensor
+from headrace.core.traffic import Source, SourceKind, TrafficPolicy
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
 from headrace.gateway.records import Records
 from headrace.gateway.services import Services
 from headrace.gateway.settings import GatewaySettings
+from headrace.pipeline.auth import Guard
 from headrace.pipeline.deployment import Deployment, maker
 from headrace.pipeline.router import Router
 from headrace.telemetry.logging import Log
@@ -53,6 +59,23 @@ ROUTE = DeploymentRoute(
     stream_stall_s=30.0,
     replicas=(),
 )
+NAMES = ("champion", "challenger", "dark")
+ROUTED = EndpointRoute(
+    "fraud",
+    tuple(
+        msgspec.structs.replace(ROUTE, id=f"fraud@{number}", version=f"{number}", name=name)
+        for number, name in enumerate(NAMES, 1)
+    ),
+    {"fraud@1": 0.9999, "fraud@2": 0.0001},
+    TrafficPolicy(
+        weights={"champion": 9999.0, "challenger": 1.0},
+        sticky=Source(SourceKind.HEADER, "x-user-id"),
+        shadows=(Shadow("dark", 1.0),),
+    ),
+)
+PLAIN = EndpointRoute("fraud", (ROUTE,), {"fraud@1": 1.0})
+KEY_ID, TOKEN = make_token(bytes(range(40)))
+KEY_SECRET = b"the secret of this program's digests"
 BODY = (
     b'{"inputs":[{"name":"X","shape":[1,30],"datatype":"FP32","data":['
     + b",".join(b"%.6f" % (i * 37 % 100 / 17) for i in range(30))
@@ -103,13 +126,21 @@ class InstantReplica:
     def close(self) -> None: ...
 
 
-def application(directory: Path) -> tuple[InferenceApp, Records]:
+def guard(routed: bool) -> Guard:
+    made = Guard()
+    if routed:
+        record = KeyRecord(KEY_ID, "bench", (Scope.PREDICT,), ("fraud",), digest(KEY_SECRET, TOKEN.encode()), 0.0, "me")
+        made.follow(KeySet(1, True, KEY_SECRET, (record,)))
+    return made
+
+
+def application(directory: Path, routed: bool) -> tuple[InferenceApp, Records]:
     records = Records(RequestRecorder(SeriesPage(directory, "hot-path")))
 
     router = Router(maker(asyncio.get_running_loop(), records))
-    router.apply(RouteTable(1, 1, (EndpointRoute("fraud", (ROUTE,), {"fraud@1": 1.0}),)))
-    deployment = router.endpoints["fraud"].deployments["1"]
-    deployment.add_replica(InstantReplica(deployment))
+    router.apply(RouteTable(1, 1, (ROUTED if routed else PLAIN,)))
+    for deployment in router.endpoints["fraud"].deployments.values():
+        deployment.add_replica(InstantReplica(deployment))
     services = Services(
         GatewaySettings(),
         router,
@@ -117,11 +148,12 @@ def application(directory: Path) -> tuple[InferenceApp, Records]:
         Offload(),
         directory,
         Log("bench"),
+        guard=guard(routed),
     )
     return InferenceApp(services), records
 
 
-async def requests(app: InferenceApp, count: int, concurrency: int) -> float:
+async def requests(app: InferenceApp, count: int, concurrency: int, routed: bool) -> float:
     """Seconds for ``count`` requests."""
     scope: dict[str, Any] = {
         "type": "http",
@@ -132,6 +164,7 @@ async def requests(app: InferenceApp, count: int, concurrency: int) -> float:
             (b"host", b"127.0.0.1:8000"),
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(BODY)),
+            *([(b"authorization", f"Bearer {TOKEN}".encode()), (b"x-user-id", b"ada")] if routed else []),
         ],
     }
     message = {"type": "http.request", "body": BODY}
@@ -156,19 +189,19 @@ async def requests(app: InferenceApp, count: int, concurrency: int) -> float:
     return perf_counter() - started
 
 
-async def main(profile: bool) -> None:
+async def main(profile: bool, routed: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        app, records = application(Path(directory))
-        await requests(app, 2000, 16)
+        app, records = application(Path(directory), routed)
+        await requests(app, 2000, 16, routed)
         if profile:
             profiler = cProfile.Profile()
             profiler.enable()
-            await requests(app, 20_000, 16)
+            await requests(app, 20_000, 16, routed)
             profiler.disable()
             pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
             return
         for concurrency in (1, 16, 64):
-            best = min([await requests(app, 20_000, concurrency) for _ in range(5)])
+            best = min([await requests(app, 20_000, concurrency, routed) for _ in range(5)])
             print(f"c={concurrency:<3} {best / 20_000 * 1e6:6.2f} µs a request")
         records.flush()
 
@@ -176,4 +209,4 @@ async def main(profile: bool) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(main("--profile" in sys.argv))
+    uvloop.run(main("--profile" in sys.argv, "--routed" in sys.argv))

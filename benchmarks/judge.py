@@ -173,6 +173,44 @@ def _soak(row: Row) -> Iterator[Verdict]:
     yield _none("soak, requests that failed", row["failed"])
 
 
+def _fleet(row: Row) -> Iterator[Verdict]:
+    yield from _many(row["many"])
+    packed, rollback, cost = row["packed"], row["rollback"], row["request_cost"]
+    what = f"{packed['endpoints']} packed endpoints"
+    yield _at_most(f"{what}, memory of all processes", packed["bytes"] / 1e9, 4.0, "{:.2f} GB")
+    yield _none(f"{what}, requests that failed", packed["failed"])
+    count = len(rollback["visible_ms"])
+    yield _at_most(
+        f"{count} rollbacks, visible at the last gateway, longest", max(rollback["visible_ms"]), 100, "{:.0f} ms"
+    )
+    yield _none(f"{count} rollbacks, requests that failed", rollback["failed"])
+    for connections in cost["plain"]:
+        share = paired(cost["full"][connections], cost["plain"][connections], "per_second")
+        measure = f"keys, routing, 1 % shadow and records, c={connections}, throughput kept"
+        yield _at_least(measure, 100 * share, 85, "{:.0f} %")
+    failed = sum(one["failed"] for name in ("plain", "full") for rounds in cost[name].values() for one in rounds)
+    yield _none("keys, routing, 1 % shadow and records, requests that failed", failed)
+
+
+def _many(many: Row) -> Iterator[Verdict]:
+    sizes = many["sizes"]
+    what = f"{sizes['models']:,} models, {sizes['endpoints']} endpoints, {sizes['running']} running"
+    for how, words in (("file", "from its file"), ("restored", "restored from the state")):
+        yield _at_most(f"{what}: start {words}", middle(many["starts"][how], "seconds"), 5.0, "{:.1f} s")
+    for name, found in many["lists"].items():
+        yield _at_most(f"{what}: list of {name}, p99", found["p99_ms"], 100, "{:.0f} ms")
+    latency = many["latency"]
+    for connections in latency["alone"]:
+        for key in ("p50_us", "p99_us"):
+            ratio = paired(latency["many"][connections], latency["alone"][connections], key)
+            yield _at_most(f"{what}: c={connections}, {key[:3]} against a lone endpoint", ratio, 1.1, "{:.2f}×")
+
+
+def paired(ours: Sequence[Row], theirs: Sequence[Row], key: str) -> float:
+    """Median over the rounds of the ratio within each: both sides of one round had the same minute of the machine."""
+    return median(float(one[key]) / float(other[key]) for one, other in zip(ours, theirs, strict=True))
+
+
 JUDGES: dict[str, Callable[[Row], Iterator[Verdict]]] = {
     "rest": _rest,
     "grpc": _grpc,
@@ -183,5 +221,6 @@ JUDGES: dict[str, Callable[[Row], Iterator[Verdict]]] = {
     "overload": _overload,
     "kill": _kill,
     "sigterm": _sigterm,
+    "fleet": _fleet,
     "soak": _soak,
 }

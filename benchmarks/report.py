@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.judge import HEADRACE, Verdict, judge, middle, open_percentile
+from benchmarks.markdown import table
+from benchmarks.report_fleet import fleet
 from benchmarks.results import Results
 
 BEGIN = "<!-- figures: written by `python -m benchmarks`, do not edit -->"
@@ -44,11 +46,6 @@ def markdown(results: Results, plot: str | None = None) -> str:
         if name in figures and (text := "\n".join(section(figures[name])))
     ]
     return "\n\n".join(parts)
-
-
-def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *lines))
 
 
 def _machine(results: Results) -> str:
@@ -209,5 +206,6 @@ SECTIONS = {
     "overload": ("Overload", _overload),
     "kill": ("Replicas killed under load", _kill),
     "sigterm": ("SIGTERM under load", _sigterm),
+    "fleet": ("Control plane: many models and endpoints", fleet),
     "soak": ("Soak", _soak),
 }

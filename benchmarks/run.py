@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import assets, environments, judge, machine, report, results
 from benchmarks.bench import Bench
 
-ROWS = ("rest", "grpc", "latency", "matrix", "mixed", "images", "overload", "kill", "sigterm", "soak")
+ROWS = ("rest", "grpc", "latency", "matrix", "mixed", "images", "overload", "kill", "sigterm", "fleet", "soak")
 ONLY_WHEN_ASKED = frozenset({"soak"})
 RESULTS = environments.HERE / "results"
 DOCUMENT = environments.HERE.parent / "docs" / "benchmarks.md"

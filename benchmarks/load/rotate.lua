@@ -1,6 +1,6 @@
 -- wrk script: POSTs the bodies of a file in turn and prints the outcome as JSON.
 -- wrk -s rotate.lua URL -- BODIES THINK "Name: value"...
--- BODIES holds, for each body, its length, a newline, the bytes. THINK: milliseconds that each connection waits between
+-- In a header's value "{n}" is the number of the body that it goes with. BODIES holds, for each body, its length, a newline, the bytes. THINK: milliseconds that each connection waits between
 -- an answer and its next request; 0 for none.
 local requests = {}
 local turn = 0
@@ -18,7 +18,11 @@ function init(args)
    local file = assert(io.open(args[1], "rb"))
    for length in function() return file:read("*n") end do
       file:read(1)
-      requests[#requests + 1] = wrk.format("POST", nil, headers, file:read(length))
+      local mine = {}
+      for name, value in pairs(headers) do
+         mine[name] = value:gsub("{n}", tostring(#requests + 1))
+      end
+      requests[#requests + 1] = wrk.format("POST", nil, mine, file:read(length))
    end
    file:close()
 end

@@ -24,6 +24,10 @@ OVERRIDES = ("X-Headrace-Deployment", "X-Amzn-SageMaker-Target-Variant", "azurem
 """Headers that may name a deployment, where the policy allows them; the first that is given counts."""
 
 _HASH_BITS = 64
+_CHOICES_KEPT = 4096
+"""Keys whose deployment is remembered: who sends one request with a key sends more."""
+_LONGEST_KEPT = 128
+"""Bytes of a key that is remembered. Callers choose their keys: long ones must not fill the memory."""
 
 
 class SourceKind(StrEnum):
@@ -121,9 +125,20 @@ class StickyChooser:
 
     def __init__(self, endpoint: str, weights: Mapping[str, float]) -> None:
         self._salted = [(name, weight, _salted(endpoint, name)) for name, weight in sorted(weights.items())]
+        self._chosen: dict[bytes, str] = {}
 
     def choose(self, key: bytes) -> str:
         """The name of a deployment; empty when there is none."""
+        found = self._chosen.get(key)
+        if found is None:
+            found = self._hashed(key)
+            if len(key) <= _LONGEST_KEPT:
+                if len(self._chosen) >= _CHOICES_KEPT:
+                    self._chosen.clear()
+                self._chosen[key] = found
+        return found
+
+    def _hashed(self, key: bytes) -> str:
         best, least = "", math.inf
         for name, weight, salted in self._salted:
             hashed = salted.copy()

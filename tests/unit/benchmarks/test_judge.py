@@ -137,3 +137,56 @@ def test_sigterm_is_orderly(change, met):
 
 def test_kills():
     assert unmet({"kill": {"kills": [1.0] * 29, "failed": 1}}) == {"29 × kill -9 of a replica, requests that failed"}
+
+
+def fleet_row(**changes):
+    def rounds(*values, key="per_second"):
+        return [{key: value, "failed": 0, "cpu_us": 50.0} for value in values]
+
+    def load(p50, p99):
+        return {"16": [{"p50_us": p50, "p99_us": p99}] * 2}
+
+    many = {
+        "sizes": {"models": 1000, "endpoints": 200, "running": 20},
+        "load_before": 0.5,
+        "starts": {"file": [{"seconds": 4.0, "cpu_seconds": 7.0}], "restored": [{"seconds": 3.0, "cpu_seconds": 6.0}]},
+        "lists": {"models": {"p50_ms": 12.0, "p99_ms": 30.0}, "endpoints": {"p50_ms": 5.0, "p99_ms": 20.0}},
+        "latency": {"many": load(520, 900), "alone": load(500, 900)},
+        "bytes": 900 << 20,
+        "idle_cores": 0.04,
+        "lazy_ms": [150.0, 250.0],
+    }
+    packed = {"endpoints": 200, "bytes": 700 << 20, "failed": 0, "processes": 10, "seconds": 4.0, "cpu_seconds": 5.0}
+    rollback = {"gateways": 2, "visible_ms": [5.0, 9.0], "command_ms": [10.0, 12.0], "failed": 0}
+    cost = {"plain": {"16": rounds(20_000, 10_000)}, "full": {"16": rounds(18_000, 9_000)}}
+    row = {"many": many, "packed": packed, "rollback": rollback, "request_cost": cost}
+    return {name: {"load_before": 0.5, **part, **changes.get(name, {})} for name, part in row.items()}
+
+
+def test_a_fleet_that_reaches_everything():
+    verdicts = judge.judge({"fleet": fleet_row()})
+    assert all(verdict.met for verdict in verdicts)
+    assert [verdict.value for verdict in verdicts if "throughput kept" in verdict.measure] == ["90 %"]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "short"),
+    [
+        ("packed", {"bytes": 4_100_000_000}, "200 packed endpoints, memory of all processes"),
+        ("packed", {"failed": 1}, "200 packed endpoints, requests that failed"),
+        ("rollback", {"visible_ms": [5.0, 101.0]}, "2 rollbacks, visible at the last gateway, longest"),
+        ("many", {"lists": {"models": {"p50_ms": 12.0, "p99_ms": 101.0}}}, "list of models, p99"),
+        ("many", {"starts": {"file": [{"seconds": 5.1}], "restored": [{"seconds": 3.0}]}}, "start from its file"),
+    ],
+)
+def test_what_a_fleet_falls_short_of_is_named(part, change, short):
+    (missed,) = unmet({"fleet": fleet_row(**{part: change})})
+    assert missed.endswith(short)
+
+
+def test_the_sides_of_a_round_are_compared_with_each_other():
+    """The second round ran on a machine that was half as fast for both."""
+    ours, theirs = [{"x": 18}, {"x": 9}, {"x": 9}], [{"x": 20}, {"x": 10}, {"x": 10}]
+    assert judge.paired(ours, theirs, "x") == 0.9
+    with pytest.raises(ValueError):
+        judge.paired(ours[:2], theirs, "x")

@@ -76,3 +76,35 @@ def test_a_row_replaces_only_itself(tmp_path):
     assert set(found.rows) == {"rest", "kill"}
     assert found.rows["rest"].figures["headrace"]["1"][0]["per_second"] == 2
     assert found.rows["kill"].machine == MACHINE
+
+
+def test_the_fleet_is_told_with_the_load_beside_each_part():
+    side = {"16": [{"p50_us": 500, "p99_us": 900}]}
+    cost = {"16": [{"per_second": 20_000, "failed": 0, "cpu_us": 60.0}]}
+    fleet = {
+        "many": {
+            "load_before": 1.5,
+            "sizes": {"models": 1000, "endpoints": 200, "running": 20},
+            "starts": {how: [{"seconds": 4.2, "cpu_seconds": 7.0}] for how in ("file", "restored")},
+            "lists": {"models": {"p50_ms": 12.0, "p99_ms": 30.0}},
+            "latency": {"many": {"16": [{"p50_us": 520, "p99_us": 900}]}, "alone": side},
+            "bytes": 900 << 20,
+            "idle_cores": 0.04,
+            "lazy_ms": [150.0, 250.0],
+        },
+        "packed": {
+            "load_before": 2.5, "endpoints": 200, "bytes": 700 << 20, "failed": 0, "processes": 10, "seconds": 4.0,
+            "cpu_seconds": 5.0,
+        },
+        "rollback": {"load_before": 3.5, "gateways": 2, "visible_ms": [5.0, 9.0], "command_ms": [10.0], "failed": 0},
+        "request_cost": {
+            "load_before": 4.5, "plain": cost, "full": {"16": [{"per_second": 17_000, "failed": 0, "cpu_us": 70.0}]},
+        },
+    }  # fmt: skip
+    text = report.markdown(Results({"fleet": row(fleet)}))
+    assert all(f"(load average before: {load})" in text.replace("\n", " ") for load in (1.5, 2.5, 3.5, 4.5))
+    assert "| `headrace.yaml` and state | 4.2 | 7.0 |" in text
+    assert "| c=16 | 0.50 | 0.52 | 0.90 | 0.90 |" in text
+    assert "10 processes, 700 MiB together (PSS)" in text.replace("\n", " ")
+    assert "| c=16 | 20,000 | 17,000 | 85 % | 60 | 70 |" in text
+    assert "| keys, routing, 1 % shadow and records, c=16, throughput kept | ≥ 85 % | 85 % | yes |" in text

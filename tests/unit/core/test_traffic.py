@@ -110,6 +110,16 @@ def test_nobody_to_choose_is_nobody() -> None:
     assert StickyChooser("m", {}).choose(b"key") == ""
 
 
+def test_what_is_remembered_of_keys_is_bounded_and_changes_nothing() -> None:
+    weights = {"champion": 3.0, "challenger": 1.0}
+    chooser = StickyChooser("fraud", weights)
+    keys = [b"%d" % number for number in range(5000)] + [b"%d" % number * 100 for number in range(5000)]
+    first = [chooser.choose(key) for key in keys]
+    assert first == [chooser.choose(key) for key in keys] == [StickyChooser("fraud", weights).choose(k) for k in keys]
+    assert len(chooser._chosen) <= 4096
+    assert max(map(len, chooser._chosen)) <= 128
+
+
 @pytest.mark.parametrize(
     ("weights", "ready", "expected"),
     [
