@@ -82,6 +82,7 @@ _EVENTS_KEPT = 1000
 _WORKERS_REMEMBERED = 256
 """Workers whose last lines can be read, dead ones included."""
 _LOAD_ATTEMPTS = 5
+_VISIBLE_S, _VISIBLE_LOOK_S = 2.0, 0.005
 _GOLDEN_LOOKS, _GOLDEN_LOOK_S = 300, 0.1
 """For a replica in the place of one that died of a golden request."""
 
@@ -148,7 +149,7 @@ class Controller:
             book,
             followed=lambda fits: fits(self._table) and self._followed(self._table.version),
         )
-        self.operations = EndpointOperations(self._endpoints, location)
+        self.operations = EndpointOperations(self._endpoints, location, self.visible)
         self.rollouts = Rollouts(
             self._endpoints,
             location,
@@ -159,6 +160,7 @@ class Controller:
             golden=self._ask_golden,
             say=self._say,
             changed=self._changed,
+            visible=self.visible,
         )
         self._keeper = StateKeeper(self._endpoints, self.rollouts, location, self._recorder, role.management_url)
         # Without a home they last as long as this run.
@@ -448,6 +450,14 @@ class Controller:
             and self._followed(self._table.version)
             and all(ready.isdisjoint(load.unreachable) for load in self._gateways.loads.values())
         )
+
+    async def visible(self) -> None:
+        """Wait a moment until every gateway goes by what was changed: who is told that it is done may rely on it."""
+        ends = time.monotonic() + _VISIBLE_S
+        while self._changed.is_set() or not self._followed(self._table.version):
+            if time.monotonic() > ends:
+                return  # a gateway is being started again; it begins with this table
+            await asyncio.sleep(_VISIBLE_LOOK_S)
 
     def _followed(self, version: int) -> bool:
         """Every gateway goes by this route table or a newer one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,21 @@ MAX_REPLICAS = 1024
 replace = msgspec.structs.replace
 
 
+async def _at_once() -> None:
+    """Nobody has to hear of it."""
+
+
 class EndpointOperations:
     """Every method that changes something keeps it in the state before it takes effect; ``who`` stands in its event,
     ``generation`` (None: any) is the one that the caller has seen."""
 
-    def __init__(self, manager: EndpointManager, location: Location) -> None:
+    def __init__(
+        self, manager: EndpointManager, location: Location, visible: Callable[[], Awaitable[None]] = _at_once
+    ) -> None:
+        """``visible`` waits until gateways go by what was changed."""
         self._manager = manager
         self._location = location
+        self._visible = visible
 
     # --- files ---
 
@@ -59,7 +67,8 @@ class EndpointOperations:
                 who=who,
                 why=path,
             )
-            return changes
+        await self._visible()
+        return changes
 
     async def _compare(self, text: str, path: str) -> tuple[tuple[EndpointChange, ...], list[EndpointRecord]]:
         manager = self._manager
@@ -160,6 +169,7 @@ class EndpointOperations:
             if record.owner != MANUAL and not take_over:
                 raise owned_by_another(endpoint, record.owner)
             await manager.change([], deleted=[endpoint], what="endpoint.delete", who=who)
+        await self._visible()
 
     async def _change(
         self,
@@ -174,7 +184,8 @@ class EndpointOperations:
         async with manager.lock:
             record = manager.require(endpoint, generation)
             (made,) = await manager.change([make(record)], what=what, who=who, why=why)
-            return made
+        await self._visible()
+        return made
 
 
 def _with_content(

@@ -79,6 +79,7 @@ class Rollouts:
         golden: Callable[[Rollout, DeploymentSpec], Awaitable[GoldenReport]],
         say: Callable[[events.Event], None],
         changed: asyncio.Event,
+        visible: Callable[[], Awaitable[None]],
     ) -> None:
         self.active: dict[str, Rollout] = {}
         """By endpoint."""
@@ -91,6 +92,7 @@ class Rollouts:
         self._golden = golden
         self._say = say
         self._changed = changed
+        self._visible = visible
         self._live: dict[str, _Live] = {}
         self._deciding = asyncio.Lock()
         """A command and the loop take turns."""
@@ -168,7 +170,8 @@ class Rollouts:
             if decision.refused:
                 raise errors.Conflict(decision.refused)
             await self._follow(rollout, decision, who)
-            return self.active.get(endpoint) or self._ended[endpoint]
+        await self._visible()
+        return self.active.get(endpoint) or self._ended[endpoint]
 
     async def rollout(self, endpoint: str) -> Rollout:
         """The one under way, else the last one. Raises UnknownModel."""

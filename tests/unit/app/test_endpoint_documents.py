@@ -177,6 +177,7 @@ def other_than_default(name: str) -> DeploymentEntry:
     values = {
         "threads": 3, "isolation": "packed", "warmup": "false", "idempotent": "false", "batching.mode": "off",
         "batching.cost": "bytes", "requirements": "/r.txt", "options": "{a: b}",
+        "lazy": "true", "follow": "rollout:champion",
     }  # fmt: skip
     value = values.get(name, 7)
     *sections, last = name.split(".")

@@ -49,6 +49,10 @@ class FakeState:
         self._reach()
         return list(self.kept.values())
 
+    def active_rollouts(self) -> list[Rollout]:
+        self._reach()
+        return []
+
     def change(
         self, records: Sequence[EndpointRecord], deleted: Sequence[EndpointRecord], tell: Sequence[Event]
     ) -> None:
@@ -96,6 +100,7 @@ class Controller:
                 self._restore(saved)
             self.keeper = StateKeeper(
                 self.manager,
+                cast(Any, SimpleNamespace(resume=lambda rollouts: None)),
                 Location(Path(HERE), None, HERE),
                 cast(Any, recorder),
                 "",
