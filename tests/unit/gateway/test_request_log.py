@@ -6,15 +6,20 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 from tritonclient.grpc import service_pb2
 
-from headrace.core import request_log
+from headrace.core import errors, request_log
+from headrace.core.fallbacks import DeploymentFallback
+from headrace.core.models import SlotKind, Slots
 from headrace.core.request_log import Answered, Entry, Lost, SegmentHeader, Shares
 from headrace.core.routes import EndpointRoute, RequestLogRoute, RouteTable
+from headrace.core.tensors import Tensor
 from headrace.core.traffic import TrafficPolicy
 from headrace.gateway import request_log as writing
 from headrace.gateway.request_log import EndpointLog, RequestLogs, Segment
@@ -22,7 +27,7 @@ from headrace.protocols import grpc_frames
 from headrace.telemetry.logging import Log
 from headrace.telemetry.pages import SeriesPage
 from headrace.telemetry.recording import RequestRecorder
-from tests.fakes import ComputingReplica, deployment_route
+from tests.fakes import ROWS, ComputingReplica, deployment_route, until
 from tests.gateways import Exchange, Gateway, doubled, run
 
 HEAD = SegmentHeader("m", "x1", 0)
@@ -212,3 +217,46 @@ def test_segments_are_large_enough_to_be_rare() -> None:
     """At ten thousand requests a second and gateway one lasts for seconds."""
     entry = request_log.answered("0" * 49, b"challenger", 0.0, False, False)
     assert writing.SEGMENT_BYTES / len(entry) > 40_000
+
+
+def test_what_a_fallback_answers_is_the_arms_that_failed(tmp_path: Path) -> None:
+    def failing(arrays: list[Any]) -> Any:
+        raise errors.ModelRaised("no such row")
+
+    async def test(gateway: Gateway) -> None:
+        logs = follow(gateway, tmp_path / "log", fallback=(DeploymentFallback("challenger"),))
+        (champion,) = [d for d in gateway.services.router.endpoints["m"].choices if d.route.name == "champion"]
+        champion.replicas.clear()
+        champion.add_replica(ComputingReplica(champion, failing))
+        async with gateway.client() as client:
+            answer = await post(client, "/v2/models/m/infer", x_request_id="rescued")
+        assert answer.headers["x-headrace-fallback"] == "challenger"
+        (entry,) = [e for e in entries(tmp_path / "log") if isinstance(e, Answered)]
+        assert (entry.request_id, entry.arm, entry.fallback) == ("rescued", "champion", True)
+        logs.close()
+
+    run(tmp_path, test)
+
+
+def test_a_stream_is_in_the_log_before_its_first_event(tmp_path: Path) -> None:
+    def chunks(arrays: list[Any]) -> Iterator[list[Tensor]]:
+        yield doubled(arrays)
+
+    async def test(gateway: Gateway) -> None:
+        streams = {"signature": msgspec.structs.replace(ROWS, streaming=True), "slots": Slots(SlotKind.CONCURRENT, 4)}
+        gateway.serve(chunks=chunks, name="champion", **streams)
+        logs = RequestLogs(gateway.services.router, 0, gateway._recorder, gateway.services.log)
+        route = gateway.services.router.endpoints["m"].deployments["1"].route
+        log_route = RequestLogRoute("x1", str(tmp_path / "log"))
+        logs.follow(RouteTable(1, 1, (EndpointRoute("m", (route,), {"m@1": 1.0}, log=log_route),)))
+        body = b'{"x": [[1.0, 2.0]]}'
+        going = Exchange(gateway, "/v2/models/m/generate_stream", headers={"x-request-id": "stream"}).body(body)
+        going.send_blocked.clear()
+        await until(lambda: bool(answered(tmp_path / "log")))
+        assert not going.sent
+        going.send_blocked.set()
+        assert (await going.end()).status == 200
+        assert answered(tmp_path / "log") == [("stream", "champion", False)]
+        logs.close()
+
+    run(tmp_path, test)
