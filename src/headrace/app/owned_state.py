@@ -7,7 +7,7 @@ raise typed errors; what is served does not depend on it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from headrace.app import controller_address
@@ -30,17 +30,18 @@ RENEW_EVERY_S = LEASE_TTL_S / 4
 class OwnedState:
     """Opened and owned. ``registry`` shares the ownership."""
 
-    def __init__(self, location: Location, url: str | None = None) -> None:
+    def __init__(self, location: Location, url: str | None = None, *, clock: Callable[[], float] = time.time) -> None:
         """``url``: where the controller answers, for commands that want to change the state meanwhile.
 
         Raises StateInUse, StoreFailed, BadSettings."""
         self._owned = ExitStack()
         self._lease: lease.Lease | None = None
+        self._clock = clock
         self.who = who_am_i()
         try:
             self._open(location, url)
         except BaseException:
-            self._owned.close()
+            self.close()
             raise
 
     def _open(self, location: Location, url: str | None) -> None:
@@ -66,7 +67,7 @@ class OwnedState:
         self._open_registry()
 
     def _acquire(self) -> None:
-        self._lease = lease.acquire(self._database, LEASE, self._holder, ttl_s=LEASE_TTL_S, clock=time.time)
+        self._lease = lease.acquire(self._database, LEASE, self._holder, ttl_s=LEASE_TTL_S, clock=self._clock)
 
     def _open_registry(self) -> None:
         self.registry = RegistryState(self._location, self._database, self.artifacts, self._writable)
@@ -89,10 +90,11 @@ class OwnedState:
             self._open_registry()
 
     def close(self) -> None:
-        """Let the next one in."""
-        if self._lease is not None:
+        """Let the next one in. Safe to repeat."""
+        held, self._lease = self._lease, None
+        if held is not None:
             with suppress(errors.StoreFailed):
-                self._lease.release()
+                held.release()
         self._owned.close()
 
     # --- endpoints ---

@@ -28,12 +28,13 @@ from headrace.telemetry.settings import LogSettings
 PREFIX = "HEADRACE_"
 OTHER_VARIABLES = frozenset(
     {
-        *("HEADRACE_CONFIG", "HEADRACE_MODELS", "HEADRACE_URL"),
+        *("HEADRACE_CONFIG", "HEADRACE_MODELS", "HEADRACE_URL", "HEADRACE_SERVER"),
         *("HEADRACE_STATE", "HEADRACE_DATABASE", "HEADRACE_ARTIFACTS"),
         *("HEADRACE_KEY_SECRET", "HEADRACE_API_KEY"),
     }
 )
-"""Variables that are no setting: the file, the models, the state and its secret, the client's server and key."""
+"""Variables that are no setting: the file, the models, the state and its secret, and where clients find a server and
+their key."""
 
 _KUBERNETES_LINK = re.compile(r"HEADRACE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)\Z")
 """What Kubernetes puts into every pod when a service is called ``headrace``."""

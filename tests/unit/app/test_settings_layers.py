@@ -193,3 +193,8 @@ def test_two_ports_cannot_be_one_unless_both_are_free_choices(tmp_path: Path) ->
     with pytest.raises(errors.BadSettings, match="port and management_port are both 9000"):
         load(tmp_path, flags={"port": "9000"})
     load(tmp_path, flags={"port": "0", "management_port": "0"})
+
+
+@pytest.mark.parametrize("name", ["HEADRACE_SERVER", "HEADRACE_URL", "HEADRACE_API_KEY", "HEADRACE_STATE"])
+def test_what_commands_read_is_no_setting_that_serve_refuses(name: str) -> None:
+    load_settings(["m.onnx"], environ={name: "http://127.0.0.1:9000"})
