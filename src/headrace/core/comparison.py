@@ -103,7 +103,9 @@ def _misfit(expected: Tensor, got: Tensor | None) -> str:
 def _compare_values(expected: Tensor, got: Tensor, tolerance: Tolerance) -> tuple[str, tuple[float, float]]:
     """What is different, in words, and the greatest absolute and relative difference."""
     wanted, found = _values(expected), _values(got)
-    if not wanted.size:
+    if not wanted.size or (wanted.dtype != object and wanted.tobytes() == found.tobytes()):
+        # Bit by bit the same agree within any tolerance. Most mirrored answers do, and computing how far they are apart
+        # takes thirty times as long, on the event loop of a gateway.
         return "", (0.0, 0.0)
     wrong = _wrong(wanted, found, tolerance) if expected.dtype in DEFAULTS else np.asarray(wanted != found)
     far = _distances(wanted, found) if wanted.dtype.kind in "fiu" else (0.0, 0.0)
