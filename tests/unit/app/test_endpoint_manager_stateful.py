@@ -24,6 +24,7 @@ from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import Location
 from headrace.app.switching import move_when_ready
 from headrace.control.observed import Desired, Observed
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import DeploymentSpec
@@ -54,7 +55,11 @@ class FakeState:
         return []
 
     def change(
-        self, records: Sequence[EndpointRecord], deleted: Sequence[EndpointRecord], tell: Sequence[Event]
+        self,
+        records: Sequence[EndpointRecord],
+        deleted: Sequence[EndpointRecord],
+        tell: Sequence[Event],
+        rollouts: Sequence[Rollout] = (),
     ) -> None:
         self._reach()
         for record in records:

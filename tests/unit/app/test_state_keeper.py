@@ -14,6 +14,7 @@ import pytest
 from headrace.app.owned_state import RENEW_EVERY_S, OwnedState
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import Location
+from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
 from tests.operated import ECHO, Operated
@@ -30,8 +31,10 @@ class Kept:
         self.now = 0.0
         self.down = False
         self.told: list[bool] = []
+        self.resumed: list[Rollout] = []
         self.keeper = StateKeeper(
             self.operated.manager,
+            cast(Any, SimpleNamespace(resume=self.resumed.extend)),
             self.operated.location,
             cast(Any, SimpleNamespace(set_state_reachable=self.told.append)),
             "http://127.0.0.1:9000",
