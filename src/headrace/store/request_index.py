@@ -154,11 +154,12 @@ class RequestIndex:
         seq, experiment, arm, at, pinned, before, before_at = row
         given_at = now if outcome.at is None else outcome.at
         status = _status(outcome.reward, given_at, before, before_at)
-        if status in (Joined.JOINED, Joined.REPLACED):
+        if status is not Joined.OLDER:
+            # Also when the reward is the same: what is older than this one is older now.
             self._db.execute(
                 "UPDATE requests SET reward = ?, reward_at = ? WHERE seq = ?", (outcome.reward, given_at, seq)
             )
-            if not pinned:
+            if not pinned and status is not Joined.UNCHANGED:
                 tally = self._tally((experiment, arm, int(at // HOUR_S)))
                 if before is not None:
                     tally.remove(before)

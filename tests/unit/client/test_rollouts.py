@@ -164,6 +164,8 @@ def test_a_command_whose_connection_breaks_is_not_sent_again() -> None:
 def test_an_interrupt_ends_following(client: headrace.Client, driver: Driver) -> None:
     """Ctrl-C in the middle of a wait; the client still works."""
     client.rollouts.start("fraud", "8")
+    # A shell that runs the tests in the background has its children ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     async def interrupted(_: float) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -172,7 +174,10 @@ def test_an_interrupt_ends_following(client: headrace.Client, driver: Driver) ->
     management = Management(driver.url, sleep=interrupted)
     looks = Rollouts(AsyncRollouts(management), client._loop.run).follow("fraud")
     assert next(looks).phase == "starting"
-    with pytest.raises(KeyboardInterrupt):
-        next(looks)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(looks)
+    finally:
+        signal.signal(signal.SIGINT, before)
     client._loop.run(management.close())
     assert client.rollouts.abort("fraud").ended
