@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ if _ROOT not in sys.path:
 from headrace.runtimes import table, trust  # noqa: E402
 from headrace.runtimes.inspect import inspect  # noqa: E402
 from headrace.runtimes.runtime import LoadOptions, Runtime  # noqa: E402
-from tests import models  # noqa: E402
+from tests import models, postgres  # noqa: E402
 from tests.acceptance.clients.callers import Callers  # noqa: E402
 from tests.serving import Served, served  # noqa: E402
 
@@ -163,3 +164,12 @@ def runtime(kind: str) -> Runtime:
     """The same artifact in this process, never batched."""
     artifact = inspect(models.build(kind))
     return table.load(artifact, LoadOptions(options={trust.OPTION: "yes"}))
+
+
+@pytest.fixture
+def database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, on the server of this test run."""
+    root = tmp_path_factory.getbasetemp()
+    home = (root if worker_id == "master" else root.parent) / "postgres"
+    with postgres.shared_server(home) as server, server.database(f"test_{uuid.uuid4().hex}") as url:
+        yield url

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 import headrace
@@ -45,14 +46,22 @@ QUICK: dict[str, Any] = {"analysis": {"block_s": 0.6, "block_requests": 5, "fals
 """Small blocks and bold conclusions: these tests look at what is done with a verdict, simulations at how good it is."""
 
 
-def push(state: Path, folder: Path, *, factor: float = 2, seconds: float = 0.004, bad_every: int = 0) -> int:
+def push(
+    state: Path,
+    folder: Path,
+    *,
+    factor: float = 2,
+    seconds: float = 0.004,
+    bad_every: int = 0,
+    more: tuple[str, ...] = (),
+) -> int:
     """Another version of ``m``; all of them are to answer as the first one does."""
     folder.mkdir(parents=True, exist_ok=True)
     path, golden = folder / "model.py", folder / "golden.jsonl"
     path.write_text(VERSION.format(factor=factor, seconds=seconds, bad_every=bad_every))
     golden.write_text(json.dumps(GOLDEN) + "\n")
     command = [sys.executable, "-m", "headrace.cli.main", "models", "push", "m", path, "--golden", golden, "--trust"]
-    command += ["--state", state, "--json"]
+    command += ["--state", state, *more, "--json"]
     done = subprocess.run([*map(str, command)], capture_output=True, check=True, text=True, timeout=60)
     return int(json.loads(done.stdout)[0]["version"]["number"])
 
@@ -241,3 +250,32 @@ def test_a_metric_that_is_posted_decides_too(tmp_path: Path) -> None:
         eventually(lambda: phase(client) == "rolled_back")
         assert "metric chargebacks" in client.rollouts.status("m").reason
         assert versions_seen(server) == {"1"}
+
+
+def test_the_way_back_does_not_wait_for_a_dead_database(tmp_path: Path, database: str) -> None:
+    admin, _, name = database.rpartition("/")
+
+    def alive(yes: bool) -> None:
+        with psycopg.connect(f"{admin}/postgres", autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {str(yes).lower()}'.encode())
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
+    more = ("--database", database)
+    for number in range(2):
+        push(tmp_path / "state", tmp_path / str(number), more=more)
+    arguments = ("m@1", "--state", tmp_path / "state", *more, "--gateways", "2")
+    with served(*arguments, directory=tmp_path / "run") as server, client_of(server) as client:
+        start(client, canary="50", bake_s=600.0)
+        eventually(lambda: versions_seen(server) == {"1", "2"})
+        alive(False)
+        client.rollouts.abort("m")
+        assert versions_seen(server) == {"1"}
+        alive(True)
+        eventually(lambda: "rollout.aborted" in _story(server), timeout=60)
+        assert phase(client) == "aborted"
+        start(client, canary="50", bake_s=600.0)
+        eventually(lambda: versions_seen(server) == {"1", "2"}, timeout=60)
+
+
+def _story(server: Served) -> str:
+    return httpx.get(f"{server.management_url}/api/v1/changes", params={"subject": "m", "limit": 50}).text

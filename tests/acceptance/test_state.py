@@ -7,8 +7,6 @@ import itertools
 import os
 import signal
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,7 +15,6 @@ import pytest
 
 import headrace
 from headrace.core import errors
-from tests import postgres
 from tests.acceptance.load import Load, ask, output
 from tests.serving import Served, eventually, served
 
@@ -206,14 +203,6 @@ def test_changes_drop_no_request(tmp_path: Path) -> None:
         assert {round(output(a.document)[0] / a.number) for a in load.answers if a.number} == {2, 3}
         # The one that nobody asked to be restarted stays.
         eventually(lambda: len(before & {p.pid for p in server.children("replica.worker")}) == 1)
-
-
-@pytest.fixture
-def database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
-    root = tmp_path_factory.getbasetemp()
-    home = (root if worker_id == "master" else root.parent) / "postgres"
-    with postgres.shared_server(home) as server, server.database(f"test_{uuid.uuid4().hex}") as url:
-        yield url
 
 
 def test_a_dead_database_stops_changes_and_nothing_else(tmp_path: Path, database: str) -> None:

@@ -96,6 +96,8 @@ class Rollouts:
         self._live: dict[str, _Live] = {}
         self._deciding = asyncio.Lock()
         """A command and the loop take turns."""
+        self._unkept: dict[str, tuple[Rollout, str]] = {}
+        """Ends that the state could not be told yet, by id, and who ended them."""
         self._followed: set[tuple[str, str]] = set()
         """(endpoint, reference) of rollouts that an alias began, or could not."""
         self._ended: dict[str, Rollout] = {}
@@ -202,6 +204,8 @@ class Rollouts:
             await asyncio.sleep(TICK_S)
             if time.monotonic() - followed > FOLLOW_S:
                 followed = time.monotonic()
+                for rollout, who in list(self._unkept.values()):
+                    await self._keep(rollout, who)
                 await self._follow_aliases()
             for rollout in list(self.active.values()):
                 try:
@@ -246,6 +250,9 @@ class Rollouts:
     def resume(self, rollouts: list[Rollout]) -> None:
         """Go on with what a controller before this one was doing."""
         for rollout in rollouts:
+            known = self._ended.get(rollout.endpoint)
+            if known is not None and known.id == rollout.id:
+                continue  # it has ended here, and the state is told as soon as that can be
             if not rollout.ended and rollout.endpoint not in self.active:
                 self._take(rollout)
 
@@ -424,9 +431,11 @@ class Rollouts:
         event = Event(time.time(), who, f"rollout.{rollout.state.phase}", rollout.endpoint, why=rollout.state.reason)
         try:
             await asyncio.to_thread(state.change, [], [], [event], [rollout])
+            self._unkept.pop(rollout.id, None)
         except errors.HeadraceError as error:
+            self._unkept[rollout.id] = rollout, who
             self._log.warning(
-                "the end of a rollout could not be kept; it holds nevertheless",
+                "the end of a rollout could not be kept yet; it holds nevertheless",
                 action="rollout_unkept",
                 endpoint=rollout.endpoint,
                 reason=error.message,
