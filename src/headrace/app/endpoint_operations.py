@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -20,7 +19,7 @@ from headrace.control.endpoint_changes import (
     owned_by_another,
 )
 from headrace.core import errors
-from headrace.core.endpoint_records import MANUAL, Document, EndpointRecord, Owner, OwnerKind
+from headrace.core.endpoint_records import MANUAL, EndpointRecord, Owner, OwnerKind, entries, with_entry
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.traffic import MAIN, EndpointTraffic
 
@@ -117,7 +116,8 @@ class EndpointOperations:
 
         def make(record: EndpointRecord) -> EndpointRecord:
             name, spec = _chosen(record, deployment)
-            document = _in_document(record.document, name, {"replicas": replicas})
+            entry = {**entries(record.document)[name], "replicas": replicas}
+            document = with_entry(record.document, name, entry)
             return replace(_with_spec(record, replace(spec, replicas=replicas)), document=document)
 
         return await self._change(endpoint, generation, "deployment.scale", who, make, f"{replicas} replicas")
@@ -208,25 +208,14 @@ def _by_id(record: EndpointRecord) -> dict[str, DeploymentSpec]:
 def _chosen(record: EndpointRecord, deployment: str | None) -> tuple[str, DeploymentSpec]:
     """The deployment of this name, or the only one."""
     targets = record.traffic.targets
-    names = ", ".join(targets)
     if deployment is None and len(targets) != 1:
-        raise errors.BadSettings(f"endpoint {record.name!r} has several deployments; say which: {names}")
+        raise errors.BadSettings(f"endpoint {record.name!r} has several deployments; say which: {', '.join(targets)}")
     name = deployment or next(iter(targets))
-    spec = record.deployment(targets.get(name, ""))
-    if spec is None:
-        raise errors.UnknownModel(f"endpoint {record.name!r} has no deployment {name!r}; it has: {names}")
-    return name, spec
+    return name, record.named(name)
 
 
 def _with_spec(record: EndpointRecord, changed: DeploymentSpec) -> EndpointRecord:
     return replace(record, deployments=tuple(changed if s.id == changed.id else s for s in record.deployments))
-
-
-def _in_document(document: Document, name: str, values: dict[str, Any]) -> Document:
-    if "deployments" not in document:
-        return {**document, **values}
-    deployments = document["deployments"]
-    return {**document, "deployments": {**deployments, name: {**deployments[name], **values}}}
 
 
 def _checked(weights: Mapping[str, float], record: EndpointRecord) -> dict[str, float]:

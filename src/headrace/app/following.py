@@ -8,9 +8,8 @@ from typing import NamedTuple
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import open_registry
 from headrace.app.state_location import Location
-from headrace.core.endpoint_records import EndpointRecord
+from headrace.core.endpoint_records import EndpointRecord, entries
 from headrace.core.endpoints import endpoint_and_version
-from headrace.core.traffic import MAIN
 
 _PREFIX = "rollout:"
 
@@ -28,8 +27,7 @@ class Wish(NamedTuple):
 def wishes(records: Iterable[EndpointRecord]) -> Iterator[Wish]:
     """Every deployment that follows an alias."""
     for record in records:
-        entries = record.document.get("deployments", {MAIN: record.document})
-        for name, entry in entries.items():
+        for name, entry in entries(record.document).items():
             follow, (model, _, version) = str(entry.get("follow") or ""), str(entry["model"]).rpartition("@")
             if follow.startswith(_PREFIX) and model and name in record.traffic.targets:
                 version = endpoint_and_version(record.traffic.targets[name])[1]

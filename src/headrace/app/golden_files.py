@@ -10,14 +10,13 @@ from headrace.app.registry_state import RegistryState, open_registry
 from headrace.app.state_location import Location
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
+from headrace.core.endpoint_records import entries
 
 
 def golden_file(rollout: Rollout, location: Location, state: OwnedState | None) -> Path | None:
     """The file of the version that is rolled out, on this machine; None when it has none, or is no version of the
     registry. Blocks. Raises StoreFailed, Corrupted."""
-    document = rollout.document
-    entry = document["deployments"][rollout.deployment] if "deployments" in document else document
-    reference = str(entry["model"])
+    reference = str(entries(rollout.document)[rollout.deployment]["model"])
     if "@" not in reference or Path(reference).exists():
         return None
     if state is not None:

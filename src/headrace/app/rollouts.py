@@ -29,16 +29,15 @@ from headrace.control.endpoint_changes import owned_by_another
 from headrace.control.golden import GoldenReport
 from headrace.control.observed import Desired, Observed
 from headrace.control.rollout import Command, Decision, Readiness, Seen
-from headrace.control.rollout_state import Phase, RolloutSpec
-from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, steps_of
+from headrace.control.rollout_state import Phase
+from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, spec_of
 from headrace.control.trial_sums import TrialSums
 from headrace.core import errors, names
-from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind
+from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind, entries, with_entry
 from headrace.core.endpoints import DeploymentSpec, deployment_id
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.tallies import Measurement
-from headrace.core.traffic import MAIN
 from headrace.core.versions import Event
 from headrace.telemetry import logging
 
@@ -109,7 +108,7 @@ class Rollouts:
     async def start(self, wanted: RolloutRequest, *, who: str) -> Rollout:
         """Begin: the new version starts beside the old one. Raises Conflict, UnknownModel, BadSettings, LoadFailed."""
         manager = self._manager
-        steps = steps_of(wanted)
+        asked = spec_of(wanted, "", "")
         async with manager.lock:
             record = manager.require(wanted.endpoint)
             self._check_free(record, take_over=wanted.take_over)
@@ -119,9 +118,7 @@ class Rollouts:
             new = after.deployment(after.traffic.targets[name])
             if new is None or new.id == old.id:
                 raise errors.Conflict(f"{wanted.to} is what deployment {name!r} of {wanted.endpoint!r} serves already")
-            spec = RolloutSpec(wanted.endpoint, old.id, new.id, steps)
-            times = {key: getattr(wanted, key) for key in ("final_bake_s", "max_step_s")}
-            spec = replace(spec, **{key: value for key, value in times.items() if value is not None})
+            spec = replace(asked, old=old.id, new=new.id)
             now = time.time()
             first = StoryLine(now, Phase.STARTING, -1, 0.0, f"{old.version} → {new.version}, started by {who}")
             rollout = Rollout(
@@ -338,11 +335,11 @@ class Rollouts:
         rollout = self.active.get(endpoint)
         if rollout is None:
             raise errors.UnknownModel(f"no rollout of endpoint {endpoint!r} is under way")
-        names_ = [m.name for m in rollout.analysis.metrics if not m.query]
-        if metric not in names_:
+        posted = [m.name for m in rollout.analysis.metrics if not m.query]
+        if metric not in posted:
             raise errors.UnknownModel(
                 f"the rollout of {endpoint!r} is not judged by a metric {metric!r} that is posted; it has:"
-                f" {', '.join(names_) or 'none'}"
+                f" {', '.join(posted) or 'none'}"
             )
         self._live[endpoint].measurements.append(Measurement(metric, value))
         return rollout
@@ -486,15 +483,12 @@ def _chosen(record: EndpointRecord, deployment: str | None) -> tuple[str, Deploy
                 f" --deployment {' | '.join(taking)}"
             )
         name = taking[0]
-    spec = record.deployment(targets.get(name, ""))
-    if spec is None:
-        raise errors.UnknownModel(f"endpoint {record.name!r} has no deployment {name!r}; it has: {', '.join(targets)}")
-    return name, spec
+    return name, record.named(name)
 
 
 def _target(document: Document, name: str, to: str) -> str:
     """What the new version's ``model`` is: ``8`` and ``champion`` are of the model that serves now."""
-    model = str(_entry(document, name)["model"])
+    model = str(entries(document)[name]["model"])
     if "@" in to or "/" in to or Path(to).exists():
         return to if "@" in to else str(Path(to).absolute())
     try:
@@ -508,15 +502,7 @@ def _target(document: Document, name: str, to: str) -> str:
     return f"{registered}@{to}"
 
 
-def _entry(document: Document, name: str) -> Document:
-    entry: Document = document["deployments"][name] if "deployments" in document else document
-    return entry
-
-
 def _with_model(document: Document, name: str, model: str) -> Document:
-    entry = {key: value for key, value in _entry(document, name).items() if key != "version"} | {"model": model}
-    if "deployments" in document:
-        return {**document, "deployments": {**document["deployments"], name: entry}}
-    if name != MAIN:
-        raise errors.Bug(f"a document without deployments has none named {name!r}")
-    return entry
+    """The document with another model of a deployment, which brings its own version."""
+    kept = {key: value for key, value in entries(document)[name].items() if key != "version"}
+    return with_entry(document, name, kept | {"model": model})

@@ -16,7 +16,7 @@ from headrace.app.registry_state import RegistryState
 from headrace.app.rollouts import Rollouts
 from headrace.app.state_location import Location
 from headrace.core import errors
-from headrace.core.endpoint_records import EndpointRecord
+from headrace.core.endpoint_records import EndpointRecord, entries
 from headrace.core.endpoints import DeploymentSpec
 from headrace.telemetry import logging
 from headrace.telemetry.recording import ControlRecorder
@@ -157,6 +157,5 @@ def _with_copy(
 
 def _references(record: EndpointRecord) -> list[str]:
     """Versions of the registry that a document names."""
-    document = record.document
-    entries = document.get("deployments", {"": document}).values()
-    return [entry["model"] for entry in entries if "@" in entry["model"] and not Path(entry["model"]).exists()]
+    models = [str(entry["model"]) for entry in entries(record.document).values()]
+    return [model for model in models if "@" in model and not Path(model).exists()]

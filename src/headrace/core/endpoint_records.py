@@ -10,12 +10,26 @@ from typing import Any
 
 import msgspec
 
+from headrace.core import errors
 from headrace.core.endpoints import DeploymentSpec
-from headrace.core.traffic import EndpointTraffic
+from headrace.core.traffic import MAIN, EndpointTraffic
 
 Document = dict[str, Any]
 """An endpoint as in ``endpoints.NAME`` of ``headrace.yaml``, complete in itself, with absolute paths and with
 versions of the registry by number."""
+
+
+def entries(document: Document) -> dict[str, Document]:
+    """A document's deployments by name; one that names none has ``main``."""
+    found: dict[str, Document] = document.get("deployments", {MAIN: document})
+    return found
+
+
+def with_entry(document: Document, name: str, entry: Document) -> Document:
+    """The document with another entry for a deployment that it has."""
+    if "deployments" not in document:
+        return entry
+    return {**document, "deployments": {**document["deployments"], name: entry}}
 
 
 class OwnerKind(StrEnum):
@@ -62,6 +76,15 @@ class EndpointRecord(msgspec.Struct, frozen=True):
 
     def deployment(self, deployment_id: str) -> DeploymentSpec | None:
         return next((spec for spec in self.deployments if spec.id == deployment_id), None)
+
+    def named(self, name: str) -> DeploymentSpec:
+        """The version that shall serve under this name. Raises UnknownModel."""
+        spec = self.deployment(self.traffic.targets.get(name, ""))
+        if spec is None:
+            raise errors.UnknownModel(
+                f"endpoint {self.name!r} has no deployment {name!r}; it has: {', '.join(self.traffic.targets)}"
+            )
+        return spec
 
     def settled(self) -> EndpointRecord:
         """The same without a way back."""
