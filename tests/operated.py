@@ -22,6 +22,7 @@ from headrace.app.state_location import Location
 from headrace.app.switching import move_when_ready
 from headrace.control.observed import Desired, Observed
 from headrace.core.routes import RouteTable
+from headrace.pipeline.auth import Guard
 
 ECHO = "headrace-echo 1\n"
 """A model that needs no framework."""
@@ -85,7 +86,9 @@ class Operated:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, Callable[[Callable[[Operated], Any]], Any]]]:
+def serving(
+    folder: Path, guard: Guard | None = None
+) -> Iterator[tuple[str, Callable[[Callable[[Operated], Any]], Any]]]:
     """The URL of the API on a port of its own, and a function that runs a coroutine function of the Operated there."""
     listener = socket.create_server(("127.0.0.1", 0))
     started = threading.Event()
@@ -93,7 +96,7 @@ def serving(folder: Path) -> Iterator[tuple[str, Callable[[Callable[[Operated], 
 
     async def main() -> None:
         operated = Operated(folder)
-        app = create_app(operated, metrics_directory=folder, commands=operated.operations)
+        app = create_app(operated, metrics_directory=folder, commands=operated.operations, guard=guard)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         held.append((asyncio.get_running_loop(), operated, server))
         started.set()

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from headrace.api import problems
+from headrace.api.caller import Who
 from headrace.api.conditions import TAGGED, Expected, answer, seen
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
-from headrace.api.registry import AliasName, ModelName, Who, Why, alias_of, owned
+from headrace.api.registry import AliasName, ModelName, Why, alias_of, owned
 from headrace.api.registry_schema import Alias, Aliases, AliasHistory, AliasStep, MoveAlias
 from headrace.core import errors, names
 

@@ -11,12 +11,22 @@ from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import PlainTextResponse, Response
 
 from headrace.api import problems
+from headrace.api.caller import caller, key_of
 from headrace.api.endpoint_schema import Applied, Change, Changes, Drain, Pause, Restart, Scale, Wanted, Weights
 from headrace.api.ports import EndpointCommands
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord
 
-Who = Annotated[str, Header(alias="X-Headrace-User", description="For the history: who asks.")]
+
+def _who(
+    request: Request,
+    claimed: Annotated[str, Header(alias="X-Headrace-User", description="For the history: who asks.")] = "",
+) -> str:
+    """The key that the request came with; without one a claim, like the user name of a command; else the address."""
+    return key_of(request) or claimed[:200] or caller(request)
+
+
+Who = Annotated[str, Depends(_who)]
 
 
 def _generation(
@@ -48,8 +58,8 @@ def _files(routes: APIRouter, commands: EndpointCommands) -> None:
         return Changes(changes=[Change.of(change) for change in await commands.plan(wanted.config, wanted.path)])
 
     @routes.post("/apply", summary="Make what runs what a file says: all of it, or nothing", responses=refusals)
-    async def apply(request: Request, wanted: Applied, who: Who = "") -> Changes:
-        done = await commands.apply(wanted.config, wanted.path, who=_who(request, who), take_over=wanted.take_over)
+    async def apply(wanted: Applied, who: Who) -> Changes:
+        done = await commands.apply(wanted.config, wanted.path, who=who, take_over=wanted.take_over)
         return Changes(changes=[Change.of(change) for change in done])
 
     @routes.get("/config", summary="What runs, as a headrace.yaml", response_class=PlainTextResponse)
@@ -66,49 +76,39 @@ def _by_hand(routes: APIRouter, commands: EndpointCommands) -> None:
         return _answer(commands.wanted(name))
 
     @routes.put("/traffic/{name:path}", summary="Weights by hand", response_model=Wanted, responses=refusals)
-    async def traffic(name: str, body: Weights, request: Request, seen: Seen, who: Who = "") -> Response:
-        by = _who(request, who)
+    async def traffic(name: str, body: Weights, seen: Seen, who: Who) -> Response:
         return _answer(
-            await commands.set_traffic(name, body.weights, who=by, take_over=body.take_over, generation=seen)
+            await commands.set_traffic(name, body.weights, who=who, take_over=body.take_over, generation=seen)
         )
 
     @routes.put("/scale/{name:path}", summary="Number of replicas", response_model=Wanted, responses=refusals)
-    async def scale(name: str, body: Scale, request: Request, seen: Seen, who: Who = "") -> Response:
-        by = _who(request, who)
-        return _answer(await commands.scale(name, body.deployment, body.replicas, who=by, generation=seen))
+    async def scale(name: str, body: Scale, seen: Seen, who: Who) -> Response:
+        return _answer(await commands.scale(name, body.deployment, body.replicas, who=who, generation=seen))
 
     @routes.post(
         "/restart/{name:path}", summary="Fresh replicas, one by one", response_model=Wanted, responses=refusals
     )
-    async def restart(name: str, body: Restart, request: Request, seen: Seen, who: Who = "") -> Response:
-        return _answer(await commands.restart(name, body.deployment, who=_who(request, who), generation=seen))
+    async def restart(name: str, body: Restart, seen: Seen, who: Who) -> Response:
+        return _answer(await commands.restart(name, body.deployment, who=who, generation=seen))
 
     @routes.post("/drain/{name:path}", summary="No traffic for a deployment", response_model=Wanted, responses=refusals)
-    async def drain(name: str, body: Drain, request: Request, seen: Seen, who: Who = "") -> Response:
-        by = _who(request, who)
-        return _answer(await commands.drain(name, body.deployment, who=by, take_over=body.take_over, generation=seen))
+    async def drain(name: str, body: Drain, seen: Seen, who: Who) -> Response:
+        return _answer(await commands.drain(name, body.deployment, who=who, take_over=body.take_over, generation=seen))
 
     @routes.put("/pause/{name:path}", summary="Refuse requests", response_model=Wanted, responses=refusals)
-    async def pause(name: str, body: Pause, request: Request, seen: Seen, who: Who = "") -> Response:
-        return _answer(await commands.pause(name, body.why, who=_who(request, who), generation=seen))
+    async def pause(name: str, body: Pause, seen: Seen, who: Who) -> Response:
+        return _answer(await commands.pause(name, body.why, who=who, generation=seen))
 
     @routes.delete("/pause/{name:path}", summary="Take requests again", response_model=Wanted, responses=refusals)
-    async def resume(name: str, request: Request, seen: Seen, who: Who = "") -> Response:
-        return _answer(await commands.resume(name, who=_who(request, who), generation=seen))
+    async def resume(name: str, seen: Seen, who: Who) -> Response:
+        return _answer(await commands.resume(name, who=who, generation=seen))
 
     @routes.delete("/endpoints/{name:path}", summary="Serve it no longer", status_code=204, responses=refusals)
-    async def delete(name: str, request: Request, seen: Seen, take_over: bool = False, who: Who = "") -> Response:
-        await commands.delete(name, who=_who(request, who), take_over=take_over, generation=seen)
+    async def delete(name: str, seen: Seen, who: Who, take_over: bool = False) -> Response:
+        await commands.delete(name, who=who, take_over=take_over, generation=seen)
         return Response(status_code=204)
 
 
 def _answer(record: EndpointRecord) -> Response:
     body = Wanted.of(record).model_dump_json()
     return Response(body, headers={"ETag": f'"{record.generation}"'}, media_type="application/json")
-
-
-def _who(request: Request, claimed: str) -> str:
-    """A claim, like the user name of a command; else the address."""
-    if claimed:
-        return claimed[:200]
-    return f"client@{request.client.host}" if request.client is not None else "client"

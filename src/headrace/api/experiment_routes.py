@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from headrace.api import problems
-from headrace.api.caller import caller
+from headrace.api.caller import Who
 from headrace.api.endpoint_changes import Seen
 from headrace.api.experiment_schema import (
     Experiment,
@@ -20,8 +18,6 @@ from headrace.api.experiment_schema import (
     Start,
 )
 from headrace.api.ports import ExperimentCommands
-
-Who = Annotated[str, Depends(caller)]
 
 
 def router(commands: ExperimentCommands) -> APIRouter:

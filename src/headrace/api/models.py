@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
+from headrace.api.caller import Who
 from headrace.api.conditions import TAGGED, Expected, answer, seen
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
-from headrace.api.registry import ModelName, Who, Why, owned, version_of
+from headrace.api.registry import ModelName, Why, owned, version_of
 from headrace.api.registry_schema import Deleted, Model, Models
 from headrace.control.registry import Registry
 from headrace.core.versions import Summary

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query
 
-from headrace.api.caller import caller
 from headrace.api.ports import RegistryAccess
 from headrace.api.registry_schema import Alias, Text, Version
 from headrace.control.registry_ports import Transaction
@@ -41,7 +40,6 @@ def _alias(alias: Annotated[str, Path(examples=["champion"])]) -> str:
 ModelName = Annotated[str, Depends(_model)]
 Choice = Annotated[str, Depends(_choice)]
 AliasName = Annotated[str, Depends(_alias)]
-Who = Annotated[str, Depends(caller)]
 Why = Annotated[Text, Query(max_length=4096, description="Kept in the history.")]
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from headrace.api import problems
-from headrace.api.caller import caller
+from headrace.api.caller import Who
 from headrace.api.ports import RolloutCommands
 from headrace.api.rollout_schema import Measured, RolloutDocument, Rollouts, Start
 from headrace.control.rollout import Command
-
-Who = Annotated[str, Depends(caller)]
 
 _SUMMARIES = {
     Command.PAUSE: "Nothing moves until a person says so",

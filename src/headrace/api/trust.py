@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
+from headrace.api.caller import Who
 from headrace.api.conditions import TAGGED, Expected, answer, seen
 from headrace.api.ports import RegistryAccess
-from headrace.api.registry import Choice, ModelName, Who, Why, owned
+from headrace.api.registry import Choice, ModelName, Why, owned
 from headrace.api.registry_schema import Trust
 from headrace.control.registry import Registry
 from headrace.core import errors

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from headrace.api import problems
+from headrace.api.caller import Who
 from headrace.api.conditions import MADE, TAGGED, Expected, answer, seen
 from headrace.api.idempotency import Requests, Sender, Sent
 from headrace.api.long_work import LongWork
 from headrace.api.pages import Cursor, Limit, Page, listed, read_cursor
 from headrace.api.ports import RegistryAccess
-from headrace.api.registry import Choice, ModelName, Who, Why, described, owned, version_of
+from headrace.api.registry import Choice, ModelName, Why, described, owned, version_of
 from headrace.api.registry_schema import Deleted, RegisterVersion, Verdict, Version, Versions
 from headrace.core import names
 

@@ -9,6 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.core.keys import Scope
+from headrace.pipeline.auth import Guard
+from tests.issued import key, key_set
 from tests.operated import ECHO, serving
 
 CONFIG = "endpoints: {team/m: {traffic: {a: 3, b: 1}, deployments: {a: {model: a.echo}, b: {model: b.echo}}}}\n"
@@ -85,6 +88,20 @@ def test_who_asks_stands_in_the_record(operations: Api) -> None:
     assert operations("PUT", "/pause/team/m", {}, X_Headrace_User="ada").json()["changed_by"] == "ada"
     assert operations("PUT", "/pause/team/m", {}, X_Headrace_User="").json()["changed_by"] == "client@127.0.0.1"
     assert len(operations("PUT", "/pause/team/m", {}, X_Headrace_User="a" * 999).json()["changed_by"]) == 200
+
+
+def test_with_keys_the_record_names_the_key_and_no_claim(tmp_path: Path) -> None:
+    (tmp_path / "a.echo").write_text(ECHO)
+    manager, guard = key("ci", Scope.MANAGE), Guard()
+    guard.follow(key_set(manager))
+    with serving(tmp_path, guard) as (url, _):
+        api = Api(url, tmp_path)
+        body = {"config": "endpoints: {m: {model: a.echo}}\n", "path": api.path}
+        assert api("POST", "/apply", body, X_Headrace_User="eve").status_code == 401
+        sent = {"X_API_Key": manager.token, "X_Headrace_User": "eve"}
+        assert api("POST", "/apply", body, **sent).status_code == 200
+        assert api("PUT", "/pause/m", {}, **sent).json()["changed_by"] == "key:ci"
+        api.close()
 
 
 @pytest.mark.parametrize(("tag", "status"), [('"1"', 200), ("*", 200), ('"7"', 412), ('W/"1"', 412), ("soon", 412)])
