@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.app.state_location import Location
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, Isolation, ResourceSettings
+from headrace.core.experiments import DEFAULT_RETENTION_REQUESTS, DEFAULT_RETENTION_S
 from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
@@ -97,9 +98,9 @@ class ServeSettings(msgspec.Struct, frozen=True):
     """Where environments of versions are kept; None: in the state directory."""
     source_builds: bool = False
     """Packages without a wheel are built, which runs their code."""
-    experiment_retention_s: float = 86_400.0
+    experiment_retention_s: float = DEFAULT_RETENTION_S
     """How long answered requests of experiments are remembered, for outcomes that come late."""
-    experiment_requests: int = 10_000_000
+    experiment_requests: int = DEFAULT_RETENTION_REQUESTS
     """How many of them, per endpoint."""
     runtime_dir: str | None = None
     """Sockets, logs and metric pages; None: a new folder under the temporary directory, removed at exit."""

@@ -84,12 +84,10 @@ def _replica_wanted(replica: ObservedReplica, desired: Desired, observed: Observ
     if restarts is not None and restarts.load_failure and replica.state is not ReplicaState.READY:
         # Those that serve go on: what one replica could not load any more they have.
         return False
-    alive = _alive(spec, observed)
-    fresh = [r for r in alive if r.load_key == spec.load_key]
-    if replica.load_key == spec.load_key:
+    fresh, stale = _fresh_and_stale(spec, observed)
+    if replica not in stale:
         return replica in fresh[: spec.replicas]
-    # Loaded with other settings: it serves until one that is loaded as asked takes its place.
-    stale = [r for r in alive if r.load_key != spec.load_key]
+    # It serves until one that is loaded as asked takes its place.
     ready = sum(1 for r in fresh if r.state is ReplicaState.READY)
     return replica in stale[: max(spec.replicas - ready, 0)]
 
@@ -116,14 +114,23 @@ def is_dormant(spec: DeploymentSpec, desired: Desired, observed: Observed) -> bo
 
 
 def _missing(spec: DeploymentSpec, observed: Observed) -> int:
-    alive = _alive(spec, observed)
-    fresh = [r for r in alive if r.load_key == spec.load_key]
+    fresh, stale = _fresh_and_stale(spec, observed)
     missing = max(spec.replicas - len(fresh), 0)
-    if len(fresh) == len(alive):
+    if not stale:
         return missing
     # Others serve meanwhile: one at a time, so that a machine need not hold every replica twice.
     loading = any(r.state is not ReplicaState.READY for r in fresh)
     return 0 if loading else min(missing, 1)
+
+
+def _fresh_and_stale(spec: DeploymentSpec, observed: Observed) -> tuple[list[ObservedReplica], list[ObservedReplica]]:
+    """Replicas loaded as ``spec`` asks, and those loaded with other settings."""
+    wanted = spec.load_key
+    fresh: list[ObservedReplica] = []
+    stale: list[ObservedReplica] = []
+    for replica in _alive(spec, observed):
+        (fresh if replica.load_key == wanted else stale).append(replica)
+    return fresh, stale
 
 
 def _alive(spec: DeploymentSpec, observed: Observed) -> list[ObservedReplica]:

@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 HOUR_S = 3600
-DEFAULT_RETENTION_S = 24 * HOUR_S
+DEFAULT_RETENTION_S = 24.0 * HOUR_S
 DEFAULT_RETENTION_REQUESTS = 10_000_000
 MAX_OUTCOMES = 10_000
 """In one batch of feedback."""

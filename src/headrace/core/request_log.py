@@ -20,8 +20,6 @@ _PREFIX = struct.Struct("<HI")
 _ANSWER = struct.Struct("<BdB")
 _SHARES, _ANSWERED, _LOST = 1, 2, 3
 _FALLBACK, _PINNED = 1, 2
-MAX_ENTRY = 65_535
-"""Bytes of the content of an entry."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
