@@ -6,7 +6,6 @@ Each is a client of the management port; what a command needs is imported when i
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.outcome import EXIT_CODES_HELP, reported
+from headrace.cli.management import AsJson, Deployment, Endpoint, Server, State, TakeOver, connected
+from headrace.cli.outcome import epilog
 from headrace.core import errors
 
 if TYPE_CHECKING:
@@ -24,51 +24,19 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.25
 
-Server = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        metavar="URL",
-        help="Management port; default: $HEADRACE_SERVER, else whoever owns the state, else http://127.0.0.1:9000."
-        " Its key is read from $HEADRACE_API_KEY.",
-    ),
-]
-State = Annotated[
-    str | None,
-    typer.Option("--state", metavar="DIR", help="Ask the server that owns this state; default: $HEADRACE_STATE."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for machines.")]
 File = Annotated[Path, typer.Argument(metavar="[FILE]", help="A settings file with endpoints.", show_default=True)]
-Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", show_default=False)]
-TakeOver = Annotated[
-    bool,
-    typer.Option(
-        "--take-over", help="Decide the traffic from now on, whoever decides it now: file, rollout or experiment."
-    ),
-]
-Deployment = Annotated[
-    str | None,
-    typer.Option("--deployment", metavar="NAME", help="Which of the endpoint's; needed when it has several."),
-]
 
 
 def _app(examples: Sequence[str]) -> tuple[typer.Typer, Callable[[Callable[..., None]], Callable[..., None]]]:
     """An application with one command, and the decorator that registers it."""
     app = typer.Typer(add_completion=False)
-    epilog = "\n\n".join(("Examples:", *(f"  headrace {example}" for example in examples), EXIT_CODES_HELP))
-    return app, app.command(epilog=epilog)
+    return app, app.command(epilog=epilog(*examples))
 
 
 @contextmanager
 def _connected(server: str | None, state: str | None, as_json: bool) -> Iterator[Endpoints]:
-    with reported(as_json):
-        from headrace.app.models_place import find_controller
-        from headrace.app.state_location import locate
-        from headrace.client import Client
-
-        url = find_controller(locate(state, None, None, os.environ), server, os.environ)
-        with Client(management_url=url) as client:
-            yield client.endpoints
+    with connected(server, state, as_json) as client:
+        yield client.endpoints
 
 
 plan_app, _plan = _app(["plan", "plan production.yaml --json"])

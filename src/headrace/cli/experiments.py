@@ -6,7 +6,6 @@ Clients of the management port; what a command needs is imported when it runs, s
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.endpoints import AsJson, Endpoint, Server, State, TakeOver
-from headrace.cli.outcome import EXIT_CODES_HELP, reported
+from headrace.cli.management import AsJson, Endpoint, Server, State, TakeOver, connected
+from headrace.cli.outcome import epilog
 from headrace.core import errors
 
 if TYPE_CHECKING:
@@ -28,29 +27,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 feedback_app = typer.Typer(add_completion=False)
 
 
-def _epilog(*examples: str) -> str:
-    return "\n\n".join(("Examples:", *(f"  headrace {example}" for example in examples), EXIT_CODES_HELP))
-
-
 @contextmanager
 def _connected(server: str | None, state: str | None, as_json: bool) -> Iterator[Experiments]:
-    with reported(as_json):
-        from headrace.app.models_place import find_controller
-        from headrace.app.state_location import locate
-        from headrace.client import Client
-
-        url = find_controller(locate(state, None, None, os.environ), server, os.environ)
-        with Client(management_url=url) as client:
-            yield client.experiments
+    with connected(server, state, as_json) as client:
+        yield client.experiments
 
 
-@app.callback(epilog=_epilog("experiment start fraud --arms champion,challenger", "experiment report fraud"))
+@app.callback(epilog=epilog("experiment start fraud --arms champion,challenger", "experiment report fraud"))
 def _root() -> None:
     """Compare deployments of an endpoint by what comes of their answers."""
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=epilog(
         "experiment start fraud --arms champion,challenger",
         "experiment start fraud --arms champion,challenger --bandit --floor 5 --metric conversion",
     )
@@ -110,21 +99,21 @@ def _bandit(wanted: bool, floor: float | None, minimum: int | None, every: float
     return settings if wanted else False
 
 
-@app.command(epilog=_epilog("experiment report fraud", "experiment report fraud --json"))
+@app.command(epilog=epilog("experiment report fraud", "experiment report fraud --json"))
 def report(endpoint: Endpoint, server: Server = None, state: State = None, as_json: AsJson = False) -> None:
     """Show what the last experiment on an endpoint has found: means, lift with intervals, warnings."""
     with _connected(server, state, as_json) as experiments:
         _show(experiments.report(endpoint), as_json)
 
 
-@app.command(epilog=_epilog("experiment stop fraud"))
+@app.command(epilog=epilog("experiment stop fraud"))
 def stop(endpoint: Endpoint, server: Server = None, state: State = None, as_json: AsJson = False) -> None:
     """End it; the shares stay as they are, and late outcomes still count."""
     with _connected(server, state, as_json) as experiments:
         _show(experiments.stop(endpoint), as_json)
 
 
-@app.command("list", epilog=_epilog("experiment list"))
+@app.command("list", epilog=epilog("experiment list"))
 def every(server: Server = None, state: State = None, as_json: AsJson = False) -> None:
     """List experiments, newest first."""
     with _connected(server, state, as_json) as experiments:
@@ -138,7 +127,7 @@ def every(server: Server = None, state: State = None, as_json: AsJson = False) -
 
 
 @feedback_app.command(
-    epilog=_epilog("feedback fraud 5f0c…-00000000002a --reward 1", "feedback fraud --file outcomes.jsonl")
+    epilog=epilog("feedback fraud 5f0c…-00000000002a --reward 1", "feedback fraud --file outcomes.jsonl")
 )
 def feedback(
     endpoint: Endpoint,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headrace.cli.models import AsJson, Database, Reason, State
-from headrace.cli.outcome import EXIT_CODES_HELP, reported
+from headrace.cli.outcome import epilog, reported
 from headrace.core import errors
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _opened(state: str | None, database: str | None, as_json: bool) -> Iterator[
 
 
 def _epilog(*examples: str) -> str:
-    return "\n\n".join(("Examples:", *(f"  headrace keys {example}" for example in examples), EXIT_CODES_HELP))
+    return epilog(*examples, under="keys")
 
 
 @app.command(epilog=_epilog("bootstrap", "bootstrap --state /srv/headrace --expires 365d"))

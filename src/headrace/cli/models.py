@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.outcome import EXIT_CODES_HELP, ExitCode, reported
+from headrace.cli.outcome import ExitCode, epilog, reported
 from headrace.core import errors
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def opened_models(
 
 
 def _epilog(*examples: str) -> str:
-    return "\n\n".join(("Examples:", *(f"  headrace models {example}" for example in examples), EXIT_CODES_HELP))
+    return epilog(*examples, under="models")
 
 
 @app.command(

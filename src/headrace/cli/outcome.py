@@ -31,6 +31,12 @@ EXIT_CODES_HELP = (
 )
 
 
+def epilog(*examples: str, under: str = "", exit_codes: str = EXIT_CODES_HELP) -> str:
+    """The end of a command's help: examples, without ``headrace`` and the group's name ``under``, and exit codes."""
+    command = f"headrace {under}".rstrip()
+    return "\n\n".join(("Examples:", *(f"  {command} {example}" for example in examples), exit_codes))
+
+
 def exit_code(error: errors.HeadraceError) -> ExitCode:
     match error:
         case errors.CallerError():

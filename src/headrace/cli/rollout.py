@@ -5,7 +5,6 @@ Each command is a client of the management port; what it needs is imported when 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.endpoints import AsJson, Deployment, Endpoint, Server, State, TakeOver
-from headrace.cli.outcome import EXIT_CODES_HELP, reported
+from headrace.cli.management import AsJson, Deployment, Endpoint, Server, State, TakeOver, connected
+from headrace.cli.outcome import EXIT_CODES_HELP, epilog
 from headrace.core import errors
 
 if TYPE_CHECKING:
@@ -51,19 +50,13 @@ app = typer.Typer(
 
 
 def _epilog(*examples: str, exit_codes: str = EXIT_CODES_HELP) -> str:
-    return "\n\n".join(("Examples:", *(f"  headrace rollout {example}" for example in examples), exit_codes))
+    return epilog(*examples, under="rollout", exit_codes=exit_codes)
 
 
 @contextmanager
 def _connected(server: str | None, state: str | None, as_json: bool) -> Iterator[Rollouts]:
-    with reported(as_json):
-        from headrace.app.models_place import find_controller
-        from headrace.app.state_location import locate
-        from headrace.client import Client
-
-        url = find_controller(locate(state, None, None, os.environ), server, os.environ)
-        with Client(management_url=url) as client:
-            yield client.rollouts
+    with connected(server, state, as_json) as client:
+        yield client.rollouts
 
 
 @app.command(
