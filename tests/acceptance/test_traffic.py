@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from headrace.core.traffic import StickyChooser
 from tests.acceptance import grpc_calls
 from tests.acceptance.load import Answer, Client, Load, infer_body, output, post
+from tests.acceptance.processes import pids
 from tests.serving import Served, eventually, served
 
 PATH = "/v2/models/fraud/infer"
@@ -244,6 +245,32 @@ def test_a_shadow_is_compared_and_callers_do_not_notice(tmp_path: Path) -> None:
         assert found["shadow_ms"] > 0
         (told,) = found["sample"]
         assert (told["request_id"], told["live"], told["shadow"]) == ("r-7", "[1]: 14.0", "[1]: 15.0")
+
+
+def policies(server: Served) -> list[int]:
+    """How the kernel schedules each worker."""
+    return sorted(os.sched_getscheduler(pid) for pid in pids(server, "replica.worker"))
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has this policy")
+def test_a_shadow_yields_to_everybody_until_it_gets_traffic(tmp_path: Path) -> None:
+    (tmp_path / "headrace.yaml").write_text(SHADOW)
+    for name in ("champion", "next"):
+        (tmp_path / f"{name}.py").write_text(NEXT.replace("FACTOR", "2"))
+    with served(directory=tmp_path) as server:
+        before = pids(server, "replica.worker")
+        assert policies(server) == [os.SCHED_OTHER, os.SCHED_IDLE]
+        config = SHADOW.replace("{champion: 1}", "{champion: 1, next: 1}").replace("    shadow: {next: 100}\n", "")
+        applied = post(
+            server.management_url.partition("//")[2],
+            "/api/v1/apply",
+            json.dumps({"config": config, "path": str(tmp_path / "headrace.yaml")}).encode(),
+        )
+        assert applied.status == 200, applied
+        assert eventually(lambda: policies(server) == [os.SCHED_OTHER, os.SCHED_OTHER])
+        assert len(pids(server, "replica.worker") & before) == 1, "the champion's worker stays"
+        answers = Counter(asked_once(server, 2.0).headers["x-headrace-deployment"] for _ in range(40))
+        assert set(answers) == {"champion", "next"}
 
 
 def asked_once(server: Served, value: float) -> Answer:

@@ -313,11 +313,13 @@ class Controller:
             self._watched = await asyncio.to_thread(watching.first_look, candidates)
             self._watcher = Watcher(self._settings, self._watched)
         results = await sources.inspect(candidates, self._settings.trust) if candidates else []
+        records = records_of(candidates, results, self._settings.traffic, self._owner())
+        wanted = {spec.id: record.at_work(spec) for record in records for spec in record.deployments}
         for candidate, result in zip(candidates, results, strict=True):
-            self._want(candidate, result)
+            self._want(candidate, result if isinstance(result, sources.Failure) else wanted[result.id])
             if candidate.served and self._serving(candidate.endpoint, candidate.deployment) is None:
                 self._aim(candidate, result.version)
-        await self._endpoints.begin(records_of(candidates, results, self._settings.traffic, self._owner()))
+        await self._endpoints.begin(records)
         self._inspected = True
         self._changed.set()
 
@@ -554,6 +556,7 @@ class Controller:
             replica_timeout_s=min(d.replica_timeout_s for d in deployments),
             memory=sum(memories) if len(memories) == len(deployments) else None,
             python=python,
+            yields=deployments[0].yields,  # packed ones agree
         )
         directory = Path(self._role.directory)
         self._adopt(

@@ -102,7 +102,7 @@ class EndpointManager:
             self.adopt(record.before)
         self.records[name] = record
         for spec in record.deployments:
-            self._deploy(spec)
+            self._deploy(record.at_work(spec))
         live = self._desired.traffic.get(name, EndpointTraffic())
         targets = {n: self._aim(record, n, target, live) for n, target in record.traffic.targets.items()}
         for n, target in live.targets.items():

@@ -24,6 +24,8 @@ class StartWorker(msgspec.Struct, frozen=True, tag=True):
     memory: int | None = None
     python: str | None = None
     """Interpreter of the environment that it runs in; None: the supervisor's own."""
+    yields: bool = False
+    """See ``DeploymentSpec.yields``."""
 
 
 class StopWorker(msgspec.Struct, frozen=True, tag=True):

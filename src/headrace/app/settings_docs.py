@@ -102,9 +102,11 @@ endpoints:
 ```
 
 A request is mirrored after its answer has been sent, and only while the shadow is idle and nobody waits for the live
-deployment; what finds no place is dropped and counted. Streams and answers of fallbacks are not mirrored. The
-management API shows agreement, greatest differences, compute times and the latest disagreements of each shadow;
-`/metrics` has `headrace_shadow_requests_total`, `headrace_shadow_difference_max` and
+deployment; what finds no place is dropped and counted. On Linux a deployment that is only mirrored to computes when
+nobody else wants a processor (`SCHED_IDLE`), so that callers do not notice it; on a busy machine its times contain
+that waiting. Given traffic, it gets fresh replicas that share as the others do. Streams and answers of fallbacks are
+not mirrored. The management API shows agreement, greatest differences, compute times and the latest disagreements of
+each shadow; `/metrics` has `headrace_shadow_requests_total`, `headrace_shadow_difference_max` and
 `headrace_shadow_compute_seconds_total`.
 
 Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several

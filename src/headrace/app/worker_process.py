@@ -65,6 +65,7 @@ class WorkerProcess:
             token=order.token,
             supervisor_fd=theirs.fileno(),
             memory=order.memory,
+            yields=order.yields,
         )
         self._spec_path = directory / f"{order.worker}.json"
         self._spec_path.write_bytes(msgspec.json.encode(spec))

@@ -154,7 +154,7 @@ def pack(specs: list[DeploymentSpec]) -> list[tuple[DeploymentSpec, ...]]:
             groups.append((spec,))
             continue
         environment = spec.environment.key if spec.environment is not None else ""
-        shelf = shelves[_class(spec.artifact), environment, spec.resources.memory, spec.threads]
+        shelf = shelves[_class(spec.artifact), environment, spec.resources.memory, spec.threads, spec.yields]
         for box in shelf:
             if len(box) < PACK_SIZE and all(other.id != spec.id for other in box):
                 box.append(spec)

@@ -86,6 +86,15 @@ class EndpointRecord(msgspec.Struct, frozen=True):
             )
         return spec
 
+    def at_work(self, spec: DeploymentSpec) -> DeploymentSpec:
+        """A deployment as its replicas are to be started: nobody waits for answers of one that is only mirrored to, so
+        it must not take processors from those that callers wait for. What a rollout mirrors to is judged by its times
+        and shares as the others do; the document does not know that name."""
+        names = {name for name, target in self.traffic.targets.items() if target == spec.id}
+        mirrored = {shadow.deployment for shadow in self.traffic.policy.shadows} & entries(self.document).keys()
+        yields = bool(names) and names <= mirrored and not names & self.traffic.policy.asked
+        return msgspec.structs.replace(spec, yields=yields)
+
     def settled(self) -> EndpointRecord:
         """The same without a way back."""
         return msgspec.structs.replace(self, before=None)

@@ -99,6 +99,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     """How often somebody asked for fresh replicas."""
     environment: EnvironmentSpec | None = None
     """Its replicas run in there; None: in the server's own."""
+    yields: bool = False
+    """Its replicas compute only when nobody else wants a processor."""
 
     @property
     def id(self) -> str:
@@ -117,5 +119,6 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
             self.platform_options,
             self.environment,
             self.restarts,
+            self.yields,
         )
         return hashlib.sha256(msgspec.json.encode(loaded, order="sorted")).hexdigest()[:16]

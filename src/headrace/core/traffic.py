@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from headrace.core.fallbacks import Fallback
+from headrace.core.fallbacks import DeploymentFallback, Fallback
 from headrace.core.requests import InferenceRequest, Parameter
 from headrace.core.shadows import Shadow
 
@@ -78,6 +78,13 @@ class TrafficPolicy(msgspec.Struct, frozen=True):
         """Some decision needs the decoded request."""
         sources = [rule.source for rule in self.rules] + ([self.sticky] if self.sticky is not None else [])
         return any(source.kind is SourceKind.BODY for source in sources)
+
+    @property
+    def asked(self) -> set[str]:
+        """Names of the deployments whose answers this policy sends to callers."""
+        weighted = {name for name, weight in self.weights.items() if weight > 0}
+        fallbacks = {other.deployment for other in self.fallback if isinstance(other, DeploymentFallback)}
+        return weighted | fallbacks | {rule.deployment for rule in self.rules}
 
     @property
     def plain(self) -> bool:

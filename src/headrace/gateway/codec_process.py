@@ -1,4 +1,4 @@
-"""The codec process parses and renders large bodies. ``python -m headrace.gateway.codec_process FD``."""
+"""The codec process parses and renders large bodies. ``python -m headrace.gateway.codec_process FD [--yield]``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from headrace.core import errors
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceResponse
 from headrace.gateway import offload
+from headrace.gateway.codec_link import YIELDING
 from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.offload import Failed, Job, Parsed, ParseJob, Rendered, RenderJob
-from headrace.replica import tensors_on_wire
+from headrace.replica import scheduling, tensors_on_wire
 
 _NICE = 10
 _decode_job = msgspec.msgpack.Decoder(Job).decode
@@ -28,6 +29,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Small requests, which gateways and workers serve meanwhile, come first.
     os.nice(_NICE)
+    if YIELDING in arguments:
+        scheduling.yield_to_all()
     link = socket.socket(fileno=int(arguments[0]))
     prefix = memoryview(bytearray(4))
     while _fill(link, prefix):

@@ -1,26 +1,21 @@
-"""Large JSON is decoded and encoded in a process of its own, so that it does not delay small requests.
+"""Large JSON is decoded and encoded in processes of their own, so that it does not delay small requests.
 
-One codec process per gateway, started when first needed; requests to it are answered in order. When it dies (a body
-may be what kills it) the requests in it are tried once more in a new one, then fail with a typed error.
+One codec process per gateway, started when first needed, and a second one on a machine that has no time for the first.
+When one dies (a body may be what kills it) the requests in it are tried once more, then fail with a typed error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 
 from headrace.core import errors
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse
 from headrace.core.tensors import Tensor
+from headrace.gateway.codec_link import YIELDING, CodecProcess, Died
 from headrace.protocols.protocol import Rendering, Reply
 from headrace.replica import messages, tensors_on_wire
 
@@ -72,9 +67,10 @@ Job = ParseJob | RenderJob
 Answer = Parsed | Rendered | Failed
 
 MAX_MESSAGE = 1 << 31
-_TURN = 128 << 10
-"""Bytes that are written in one turn of the event loop."""
-"""A body or an answer, and what is said about it."""
+"""Bytes of a body or an answer, and what is said about it."""
+_PATIENCE_S = 0.25
+_PATIENCE_BYTES_S = 50e6
+"""An idle machine takes a third of this time for a job."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
@@ -98,12 +94,15 @@ def cut(message: bytes | memoryview) -> tuple[memoryview, memoryview]:
 
 
 class Offload:
-    """The gateway's end. Everything runs on the event loop; at most one process lives."""
+    """The gateway's end. Everything runs on the event loop; nothing is started before it is needed.
+
+    The first process computes only when nobody else wants a processor: small requests are served meanwhile as if it
+    were not there. On a machine that is always busy it would never end; what it has not answered in time the second one
+    is asked too, which takes its share, and the first answer counts."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._link: _Link | None = None
-        self._starting = asyncio.Lock()
+        self._yielding = CodecProcess(YIELDING)
+        self._sharing = CodecProcess()
         self._second_tries = asyncio.Lock()
 
     async def parse(
@@ -131,13 +130,13 @@ class Offload:
 
     async def _ask(self, job: list[memoryview]) -> tuple[Answer, memoryview]:
         try:
-            answered = await (await self._living()).ask(job)
-        except _Died:
+            answered = await self._answered(job)
+        except Died:
             # Perhaps on another body: each is tried once more, one by one, so that a deadly one goes alone.
             async with self._second_tries:
                 try:
-                    answered = await (await self._living()).ask(job)
-                except _Died:
+                    answered = await self._answered(job)
+                except Died:
                     raise errors.RuntimeFailed("the process that decodes large bodies died twice on this one") from None
         head, payload = cut(answered)
         answer = _decode_answer(head)
@@ -145,130 +144,28 @@ class Offload:
             raise errors.from_code(answer.code, answer.message)
         return answer, payload
 
-    async def _living(self) -> _Link:
-        async with self._starting:
-            link = self._link
-            return await self._start() if link is None or link.closed else link
-
-    async def _start(self) -> _Link:
-        self.close()
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - a few ms, once; its pipe is a socket pair
-                [sys.executable, "-m", "headrace.gateway.codec_process", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
-        loop = asyncio.get_running_loop()
-        _, self._link = await loop.create_unix_connection(_Link, sock=mine)
-        return self._link
+    async def _answered(self, job: list[memoryview]) -> memoryview:
+        """By whichever process is first. Raises Died as soon as one dies: the job may be why."""
+        patience = _PATIENCE_S + sum(map(len, job)) / _PATIENCE_BYTES_S
+        asked = {asyncio.create_task(self._yielding.ask(job))}
+        try:
+            done, _ = await asyncio.wait(asked, timeout=patience)
+            if not done:
+                asked.add(asyncio.create_task(self._sharing.ask(job)))
+                done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            return min(done, key=lambda task: task.exception() is not None).result()
+        finally:
+            for task in asked:
+                task.cancel()
+            # Also takes the error of one that died beside the answer.
+            await asyncio.gather(*asked, return_exceptions=True)
 
     def close(self) -> None:
-        """End the process."""
-        if self._link is not None:
-            self._link.abort()
-            self._link = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        """End the processes."""
+        self._yielding.close()
+        self._sharing.close()
 
 
 def pack(tensors: list[Tensor]) -> tuple[list[messages.TensorHead], list[bytes | memoryview]]:
     """Tensors as heads and payload parts."""
     return tensors_on_wire.pack_all((t.name, t.dtype, [t.array]) for t in tensors)
-
-
-class _Waiting(NamedTuple):
-    job: list[memoryview]
-    answer: asyncio.Future[memoryview]
-
-
-def _small(parts: list[memoryview]) -> Iterator[memoryview]:
-    for part in parts:
-        for at in range(0, len(part), _TURN):
-            yield part[at : at + _TURN]
-
-
-class _Died(Exception):
-    """The codec process ended before it answered."""
-
-
-class _Link(asyncio.BufferedProtocol):
-    """One job at a time is sent: those that wait here can still be given up, and are in memory once.
-
-    Megabytes go out and come in by parts, each in a turn of the event loop of its own, and without a copy of the whole:
-    answers are received into their final buffer."""
-
-    def __init__(self) -> None:
-        self.closed = False
-        self._prefix = memoryview(bytearray(4))
-        self._message: memoryview | None = None
-        self._filled = 0
-        self._waiting: collections.deque[_Waiting] = collections.deque()
-        self._working: asyncio.Future[memoryview] | None = None
-        self._unsent: Iterator[memoryview] = iter(())
-        self._paused = False
-        self._transport: asyncio.WriteTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.WriteTransport", transport)
-        self._transport.set_write_buffer_limits(high=_TURN)
-
-    async def ask(self, job: list[memoryview]) -> memoryview:
-        """The answer to a job. When it is cancelled before its turn, the job is never sent."""
-        if self.closed:
-            raise _Died
-        future: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(job, future))
-        self._send_next()
-        return await future
-
-    def _send_next(self) -> None:
-        while self._working is None and self._waiting:
-            next_ = self._waiting.popleft()
-            if not next_.answer.done():
-                self._working = next_.answer
-                self._unsent = _small(next_.job)
-                self._write()
-
-    def _write(self) -> None:
-        assert self._transport is not None
-        while not self._paused and (part := next(self._unsent, None)) is not None:
-            self._transport.write(part)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        self._write()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return (self._prefix if self._message is None else self._message)[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._filled += nbytes
-        if self._message is None:
-            if self._filled == len(self._prefix):
-                # Not a bytearray: to fill one of megabytes with zeros takes a millisecond.
-                self._message = np.empty(int.from_bytes(self._prefix, "little"), np.uint8).data
-                self._filled = 0
-        elif self._filled == len(self._message):
-            future, self._working = self._working, None
-            if future is not None and not future.done():
-                future.set_result(self._message)
-            self._message = None
-            self._filled = 0
-            self._send_next()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        for future in (self._working, *(waiting.answer for waiting in self._waiting)):
-            if future is not None and not future.done():
-                future.set_exception(_Died())
-        self._waiting.clear()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()

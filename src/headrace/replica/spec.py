@@ -26,3 +26,5 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     token: str
     supervisor_fd: int = -1
     memory: int | None = None
+    yields: bool = False
+    """It computes only when nobody else wants a processor."""

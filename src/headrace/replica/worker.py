@@ -26,7 +26,7 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.models import LoadedModel, SlotKind
-from headrace.replica import execution, messages, streams, tensors_on_wire
+from headrace.replica import execution, messages, scheduling, streams, tensors_on_wire
 from headrace.replica.connection import Connection
 from headrace.replica.control_thread import ControlThread
 from headrace.replica.messages import Frame, RunHead
@@ -314,6 +314,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if spec.memory is not None:
         limit_memory(spec.memory)
+    if spec.yields:
+        # Before a framework starts its threads.
+        scheduling.yield_to_all()
     code = 0
     try:
         Worker(spec).run()

@@ -179,8 +179,9 @@ def test_packing_keeps_runtimes_trust_and_limits_apart() -> None:
     a, b, c = packed("a"), packed("b"), packed("c", runtime="sklearn")
     code1, code2 = packed("p", digest="d8", code_bearing=True), packed("q", digest="d9", code_bearing=True)
     large = packed("l", resources=ResourceSettings(memory=1 << 30))
+    shadow = packed("s", yields=True)
     alone = spec("x")
-    assert pack([a, alone, b, c, code1, code2, large, a]) == [
+    assert pack([a, alone, b, c, code1, code2, large, shadow, a]) == [
         (alone,),
         (a, b),
         (a,),
@@ -188,6 +189,7 @@ def test_packing_keeps_runtimes_trust_and_limits_apart() -> None:
         (code1,),
         (code2,),
         (large,),
+        (shadow,),
     ]
     many = [packed(f"m{i}") for i in range(planning.PACK_SIZE + 1)]
     assert [len(group) for group in pack(many)] == [planning.PACK_SIZE, 1]

@@ -17,6 +17,7 @@ from headrace.core.models import Signature, TensorSpec
 from headrace.core.requests import InferenceResponse
 from headrace.core.tensors import DType, Tensor
 from headrace.gateway import codec_process, offload
+from headrace.gateway.codec_link import CodecProcess
 from headrace.gateway.codecs import REST_CODECS
 from headrace.gateway.offload import Failed, Offload, ParseJob
 
@@ -47,8 +48,8 @@ def body(rows: int, *, text: bool = False, **more: Any) -> bytes:
 
 
 def process_id(made: Offload) -> int:
-    assert made._process is not None
-    return made._process.pid
+    assert made._yielding.pid is not None
+    return made._yielding.pid
 
 
 @pytest.mark.parametrize(
@@ -136,17 +137,18 @@ def test_process_that_is_killed_in_the_middle_costs_nobody_an_answer() -> None:
 
 def test_body_that_kills_the_process_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = 0
-    start = Offload._start
+    start = CodecProcess._start
 
-    async def start_and_die_twice(made: Offload) -> Any:
+    async def start_and_die_twice(process: CodecProcess) -> Any:
         nonlocal starts
-        link = await start(made)
+        link = await start(process)
         starts += 1
         if starts <= 2:
-            os.kill(process_id(made), signal.SIGKILL)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
         return link
 
-    monkeypatch.setattr(Offload, "_start", start_and_die_twice)
+    monkeypatch.setattr(CodecProcess, "_start", start_and_die_twice)
 
     async def test(made: Offload) -> None:
         deadly, fine = [asyncio.create_task(made.parse("oip", [body(1000)], None, SIGNATURE)) for _ in range(2)]
@@ -176,13 +178,43 @@ def test_callers_that_leave_do_not_shift_the_answers_of_others() -> None:
     run(test)
 
 
+def test_process_that_gets_no_processor_is_not_waited_for() -> None:
+    async def test(made: Offload) -> None:
+        await made.parse("oip", [body(1)], None, SIGNATURE)
+        starved = process_id(made)
+        os.kill(starved, signal.SIGSTOP)
+        try:
+            request, _ = await made.parse("oip", [body(1000)], None, SIGNATURE)
+            assert request.tensors[0].array.shape[0] == 1000
+            assert made._sharing.pid is not None
+        finally:
+            os.kill(starved, signal.SIGCONT)
+        assert process_id(made) == starved
+        request, _ = await made.parse("oip", [body(7)], None, SIGNATURE)
+        assert request.tensors[0].array.shape[0] == 7
+
+    run(test)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has this policy")
+def test_first_process_yields_to_everybody_and_the_second_takes_its_share() -> None:
+    async def test(made: Offload) -> None:
+        await made.parse("oip", [body(1)], None, SIGNATURE)
+        assert os.sched_getscheduler(process_id(made)) == os.SCHED_IDLE
+        await made._sharing.ask(offload.envelope(ParseJob("oip", None, offload._encode(SIGNATURE)), body(1)))
+        assert made._sharing.pid is not None
+        assert os.sched_getscheduler(made._sharing.pid) == os.SCHED_OTHER
+
+    run(test)
+
+
 def test_process_ends_with_its_gateway() -> None:
     async def test(made: Offload) -> None:
         await made.parse("oip", [body(1)], None, SIGNATURE)
-        process = made._process
+        process = made._yielding._process
         assert process is not None
-        assert made._link is not None
-        made._link.abort()
+        assert made._yielding._link is not None
+        made._yielding._link.abort()
         assert await asyncio.to_thread(process.wait, 10.0) == 0
 
     run(test)
