@@ -32,6 +32,11 @@ class CodecProcess:
         self._starting = asyncio.Lock()
 
     @property
+    def warm(self) -> bool:
+        """It runs and has answered before."""
+        return self._link is not None and self._link.answered and not self._link.closed
+
+    @property
     def pid(self) -> int | None:
         """Of the process that was started last."""
         return None if self._process is None else self._process.pid
@@ -88,6 +93,7 @@ class _Link(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.closed = False
+        self.answered = False
         self._prefix = memoryview(bytearray(4))
         self._message: memoryview | None = None
         self._filled = 0
@@ -141,6 +147,7 @@ class _Link(asyncio.BufferedProtocol):
                 self._message = np.empty(int.from_bytes(self._prefix, "little"), np.uint8).data
                 self._filled = 0
         elif self._filled == len(self._message):
+            self.answered = True
             future, self._working = self._working, None
             if future is not None and not future.done():
                 future.set_result(self._message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -33,12 +34,13 @@ def main(arguments: list[str]) -> int:
         scheduling.yield_to_all()
     link = socket.socket(fileno=int(arguments[0]))
     prefix = memoryview(bytearray(4))
-    while _fill(link, prefix):
-        message = np.empty(int.from_bytes(prefix, "little"), np.uint8).data
-        if not _fill(link, message):
-            break
-        for part in answer(message):
-            link.sendall(part)
+    with contextlib.suppress(ConnectionError):  # the gateway has left in the middle of a job
+        while _fill(link, prefix):
+            message = np.empty(int.from_bytes(prefix, "little"), np.uint8).data
+            if not _fill(link, message):
+                break
+            for part in answer(message):
+                link.sendall(part)
     return 0
 
 

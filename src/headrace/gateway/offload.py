@@ -68,6 +68,7 @@ Answer = Parsed | Rendered | Failed
 
 MAX_MESSAGE = 1 << 31
 """Bytes of a body or an answer, and what is said about it."""
+_START_S = 2.0
 _PATIENCE_S = 0.25
 _PATIENCE_BYTES_S = 50e6
 """An idle machine takes a third of this time for a job."""
@@ -146,7 +147,8 @@ class Offload:
 
     async def _answered(self, job: list[memoryview]) -> memoryview:
         """By whichever process is first. Raises Died as soon as one dies: the job may be why."""
-        patience = _PATIENCE_S + sum(map(len, job)) / _PATIENCE_BYTES_S
+        patience = _PATIENCE_S if self._yielding.warm else _START_S
+        patience += sum(map(len, job)) / _PATIENCE_BYTES_S
         asked = {asyncio.create_task(self._yielding.ask(job))}
         try:
             done, _ = await asyncio.wait(asked, timeout=patience)
