@@ -14,12 +14,12 @@ from typing import Any
 import uvicorn
 
 from headrace.api.app import create_app
-from headrace.app.controller_state import Switch
+from headrace.app.controller.state import Switch
+from headrace.app.controller.switching import move_when_ready
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.owned_state import OwnedState
 from headrace.app.state_location import Location
-from headrace.app.switching import move_when_ready
 from headrace.control.observed import Desired, Observed
 from headrace.core.routes import RouteTable
 from headrace.pipeline.auth import Guard

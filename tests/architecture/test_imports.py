@@ -97,7 +97,7 @@ def test_supervisor_imports_no_framework_at_all() -> None:
 
 
 def test_controller_imports_fastapi_only_when_it_serves_it() -> None:
-    modules = imported("import headrace.app.controller")
+    modules = imported("import headrace.app.controller.controller")
     assert offenders(modules, (*FRAMEWORKS, "fastapi", "h2corn")) == []
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.app import events, source_copies
-from headrace.app.controller_state import Switch
+from headrace.app.controller.state import Switch
 from headrace.app.endpoint_documents import policy_document
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import who_am_i

@@ -17,12 +17,12 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headrace.app.controller_state import ControllerState, LoadFailure, Switch
+from headrace.app.controller.state import ControllerState, LoadFailure, Switch
+from headrace.app.controller.switching import move_when_ready
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.owned_state import RENEW_EVERY_S, OwnedState
 from headrace.app.state_keeper import StateKeeper
 from headrace.app.state_location import Location
-from headrace.app.switching import move_when_ready
 from headrace.control.observed import Desired, Observed
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import controller_state
-from headrace.app.controller_state import ControllerState, LoadFailure, Switch
+from headrace.app.controller import state as controller_state
+from headrace.app.controller.state import ControllerState, LoadFailure, Switch
 from headrace.app.watching import Watched
 from headrace.core.endpoints import DeploymentSpec, ResourceSettings
 from headrace.core.models import Artifact, Format

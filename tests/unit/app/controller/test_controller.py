@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from headrace.app import events, orders, roles, sources
-from headrace.app.controller import Controller
+from headrace.app.controller.controller import Controller
 from headrace.app.settings import DeploymentSettings, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.app.watching import Change
@@ -68,15 +68,16 @@ class World:
         (self._directory / "metrics" / "controller.page").unlink(missing_ok=True)
         role = roles.ControllerRole(self._settings, str(self._directory), -1, -1, "http://i", "http://m", self.began)
         self.controller = Controller(role)
-        self._supervisor, self.controller._link = socket.socketpair()
+        self._supervisor, self._link = socket.socketpair()
+        self.controller.supervisor.attach(self._link)
         self._supervisor.setblocking(False)
         self._splitter = Splitter()
         for gateway in range(self.gateways):
-            self.controller._gateways._links.add(Link(gateway))  # type: ignore[arg-type]
+            self.controller.routing.gateways._links.add(Link(gateway))  # type: ignore[arg-type]
 
     def stop(self) -> None:
         self._supervisor.close()
-        self.controller._link.close()
+        self._link.close()
 
     def _discover(self, settings: ServeSettings) -> tuple[list[Candidate], list[Failure]]:
         return [candidate(s.endpoint, s.version, self.names.get(s.version, "main")) for s in self.specs], []
@@ -88,13 +89,13 @@ class World:
     def serve(self, *specs: DeploymentSpec | Failure) -> list[orders.Order]:
         """What was named is inspected; the first pass of the loop."""
         self.specs = list(specs)
-        self.controller._hear(orders.Adopted(False, self.gateways))
-        asyncio.run(self.controller._inspect_all())
+        self.controller.hear(orders.Adopted(False, self.gateways))
+        asyncio.run(self.controller.named.inspect())
         return self.reconcile()
 
     def reconcile(self, seconds: float = 0.0) -> list[orders.Order]:
         self.now += seconds
-        self.controller._reconcile(self.now)
+        self.controller.reconcile(self.now)
         return self.sent()
 
     def sent(self) -> list[orders.Order]:
@@ -106,7 +107,7 @@ class World:
 
     def report(self, order: orders.StartWorker, state: ReplicaState, index: int = 0, reason: str = "") -> None:
         model = MODEL if state is ReplicaState.READY else None
-        self.controller._hear(orders.ReplicaReport(order.worker, index, state, model, ((1, 0.1),), reason, TRACE))
+        self.controller.hear(orders.ReplicaReport(order.worker, index, state, model, ((1, 0.1),), reason, TRACE))
 
     def ready(self, *started: orders.StartWorker) -> None:
         for order in started:
@@ -115,7 +116,7 @@ class World:
                     self.report(order, state, index)
 
     def exited(self, order: orders.StartWorker, reason: str = "signal", completed: int = 0) -> None:
-        self.controller._hear(orders.WorkerExited(order.worker, reason, "the process died", completed, "last words"))
+        self.controller.hear(orders.WorkerExited(order.worker, reason, "the process died", completed, "last words"))
 
     def load(
         self, version: int | None = None, *, busy: tuple[str, ...] = (), unreachable: tuple[str, ...] = ()
@@ -125,7 +126,7 @@ class World:
         deployments = tuple(DeploymentLoad(d, 0, 0, 1, 5, 0, 1.0, 0.1, 64, "up to 64 rows: 1 ms") for d in busy)
         for gateway in range(self.gateways):
             report = LoadReport(gateway, known, False, deployments, unreachable)
-            self.controller._gateways.reported(report)
+            self.controller.routing.gateways.reported(report)
 
     def states(self) -> dict[str, list[str]]:
         """Replica states by deployment, as published."""
@@ -193,7 +194,7 @@ def test_from_inspection_to_serving(make: Make) -> None:
 def test_nothing_is_published_before_inspection(make: Make) -> None:
     """An empty table would make every gateway answer 404 for models that it serves."""
     world = make()
-    world.controller._hear(orders.Adopted(True, 1))
+    world.controller.hear(orders.Adopted(True, 1))
     assert world.reconcile() == []
     assert world.controller.routes().version == 0
 
@@ -304,8 +305,8 @@ def test_new_controller_goes_on_with_the_workers_that_live(make: Make) -> None:
     world.start()
     assert world.controller.routes().epoch >= table.epoch
     for live in lives:
-        world.controller._hear(live)
-    world.controller._hear(orders.Adopted(True, 1))
+        world.controller.hear(live)
+    world.controller.hear(orders.Adopted(True, 1))
     world.specs = []
     sent = world.reconcile()
     assert [o.deployments for o in starts(sent)] == [("m@1",)], "only the one that died meanwhile is replaced"
@@ -322,7 +323,7 @@ def test_another_run_does_not_take_the_state_over(make: Make) -> None:
     world.stop()
     world.began += 1
     world.start()
-    assert not world.controller._inspected
+    assert not world.controller.named.inspected
 
 
 def change(endpoint: str, version: str, replaces: str | None, deployment: str = "main") -> Change:
@@ -336,7 +337,7 @@ def test_new_version_takes_over_when_every_gateway_can_reach_it(make: Make) -> N
     world.load()
     world.reconcile()
     world.specs.append(spec(version="2", digest="d2"))
-    asyncio.run(world.controller._deploy_change(change("m", "2", "1")))
+    asyncio.run(world.controller.named.deploy(change("m", "2", "1")))
     (new,) = starts(world.reconcile())
     assert world.controller.routes().endpoints[0].traffic == {"m@1": 1.0}
     world.ready(new)
@@ -367,7 +368,7 @@ def test_bad_new_version_leaves_the_old_one_serving_and_says_why(make: Make, how
     world.reconcile()
     bad: DeploymentSpec | Failure = spec(version="2", digest="d2") if how == "load" else Failure("m", "2", "broken")
     world.specs.append(bad)
-    asyncio.run(world.controller._deploy_change(change("m", "2", "1")))
+    asyncio.run(world.controller.named.deploy(change("m", "2", "1")))
     sent = world.reconcile()
     if how == "load":
         (new,) = starts(sent)
@@ -424,7 +425,7 @@ def test_what_the_management_api_reads(make: Make) -> None:
     world.load()
     assert len(world.controller.loads()) == 1
     assert world.controller.log_tail(replica) == ""
-    world.controller._hear(orders.WorkerLog(order.worker, "printed"))
+    world.controller.hear(orders.WorkerLog(order.worker, "printed"))
     assert world.controller.log_tail(replica) == "printed"
     with pytest.raises(errors.UnknownModel):
         world.controller.log_tail("nobody")
@@ -499,7 +500,7 @@ def test_a_deployment_whose_file_is_bad_keeps_its_name(make: Make) -> None:
     assert [(d.name, d.failed) for d in endpoint.deployments] == [("champion", False), ("challenger", True)]
     assert endpoint.traffic == {"m@1": 1.0}
     world.specs.append(spec(version="3", digest="d3"))
-    asyncio.run(world.controller._deploy_change(change("m", "3", "2", "challenger")))
+    asyncio.run(world.controller.named.deploy(change("m", "3", "2", "challenger")))
     (mended,) = starts(world.reconcile())
     world.ready(mended)
     world.reconcile()
@@ -513,11 +514,11 @@ def test_a_change_switches_its_own_deployment_only_also_after_a_restart(make: Ma
     world.load()
     world.reconcile()
     world.specs.append(spec(version="3", digest="d3"))
-    asyncio.run(world.controller._deploy_change(change("m", "3", "2", "challenger")))
+    asyncio.run(world.controller.named.deploy(change("m", "3", "2", "challenger")))
     (new,) = starts(world.reconcile())
     assert traffic(world) == {"m@1": 0.75, "m@2": 0.25}
     assert [(s.deployment, s.new, s.old) for s in world.controller._switches.values()] == [("challenger", "m@3", "m@2")]
-    saved = world.controller._saved
+    saved = world.controller._memory._saved
     world.stop()
     world.start()
     assert world.controller._switches.keys() == {("m", "challenger")}
@@ -525,8 +526,8 @@ def test_a_change_switches_its_own_deployment_only_also_after_a_restart(make: Ma
     assert world.controller._desired.traffic == saved.traffic
     live = [orders.LiveWorker(o, f"unix:/{o.worker}", "", ()) for o in (champion, challenger, new)]
     for worker in live:
-        world.controller._hear(worker)
-    world.controller._hear(orders.Adopted(True, 1))
+        world.controller.hear(worker)
+    world.controller.hear(orders.Adopted(True, 1))
     world.ready(champion, challenger, new)
     world.reconcile()
     world.load()
@@ -550,7 +551,7 @@ class Environments:
         self.kept: list[set[str]] = []
         self._python = python
         self.observed = world.controller._observed.environments
-        world.controller._environments = self  # type: ignore[assignment]
+        world.controller.workers._environments = self  # type: ignore[assignment]
 
     def ensure(self, spec: EnvironmentSpec) -> None:
         self.asked.append(spec)
@@ -574,7 +575,7 @@ def test_a_version_starts_when_its_environment_is_built(make: Make) -> None:
     world.ready(plain)
     world.load()
     assert told(world.reconcile(), events.Serving) == [], "it is not settled"
-    assert world.controller.deployments_in(ENVIRONMENT.key) == ("old@1",)
+    assert world.controller.workers.deployments_in(ENVIRONMENT.key) == ("old@1",)
     environments.observed[ENVIRONMENT.key] = ObservedEnvironment(python="/envs/kk/bin/python")
     (old,) = starts(world.reconcile())
     assert (old.deployments, old.python) == (("old@1",), "/envs/kk/bin/python")
@@ -587,7 +588,7 @@ def test_an_environment_that_cannot_be_built_fails_its_deployments_only(make: Ma
     Environments(world)
     (plain,) = starts(world.serve(spec("old", environment=ENVIRONMENT), spec("new")))
     world.ready(plain)
-    world.controller.environment_failed(ENVIRONMENT.key, "there is no such package", "uv said so")
+    world.controller.workers.environment_failed(ENVIRONMENT.key, "there is no such package", "uv said so")
     (failed,) = told(world.reconcile(), events.ModelFailed)
     assert (failed.endpoint, failed.reason, failed.log_tail) == ("old", "there is no such package", "uv said so")
     route = world.controller.routes().endpoints[1].deployments[0]
@@ -602,13 +603,13 @@ def test_other_packages_are_another_version_unless_it_could_not_be_served(make: 
     world.serve(spec(environment=ENVIRONMENT))
     other = EnvironmentSpec("o" * 64, ("numpy==1.26.3",), ())
     world.specs = [spec(environment=other)]
-    asyncio.run(world.controller._deploy_change(change("m", "1", None)))
+    asyncio.run(world.controller.named.deploy(change("m", "1", None)))
     (failed,) = told(world.sent(), events.ModelFailed)
     assert "a version that is served does not change" in failed.reason
-    world.controller.environment_failed(ENVIRONMENT.key, "there is no such package", "")
-    asyncio.run(world.controller._deploy_change(change("m", "1", None)))
+    world.controller.workers.environment_failed(ENVIRONMENT.key, "there is no such package", "")
+    asyncio.run(world.controller.named.deploy(change("m", "1", None)))
     world.reconcile()
-    assert world.controller.deployments_in(other.key) == ("m@1",)
+    assert world.controller.workers.deployments_in(other.key) == ("m@1",)
 
 
 class Recorder(Link):
@@ -634,7 +635,7 @@ def test_when_keys_are_asked_for(tmp_path: Path, gateway: GatewaySettings, store
     settings = ServeSettings(models=(), gateway=gateway)
     controller = Controller(roles.ControllerRole(settings, str(tmp_path), -1, -1, "http://i", "http://m", 0.0))
     pushed: list[bytes] = []
-    controller._gateways.joined(Recorder(pushed))  # type: ignore[arg-type]
+    controller.routing.gateways.joined(Recorder(pushed))  # type: ignore[arg-type]
     with pytest.raises(errors.NotReady):
         controller._guard.identify({})
     controller._take_keys(stored)

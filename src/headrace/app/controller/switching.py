@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headrace.app import events
-from headrace.app.controller_state import Switch
+from headrace.app.controller.state import Switch
 from headrace.control.observed import Desired, Observed
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
 

@@ -1,0 +1,24 @@
+"""``python -m headrace.app.controller ROLE``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from headrace.app import roles
+from headrace.app.controller.controller import Controller
+from headrace.telemetry import logging
+
+
+def main(arguments: list[str]) -> int:
+    role = roles.decoded(Path(arguments[0]).read_bytes())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.configure(role.settings.logs, "controller")
+    asyncio.run(Controller(role).main())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
