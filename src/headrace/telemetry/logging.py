@@ -99,6 +99,8 @@ class Log:
 
 
 _EXTRA = "headrace_fields"
+_TALKATIVE = ("alembic",)
+"""Libraries that tell at level info how they are made; it is shown at level debug."""
 
 
 def configure(settings: LogSettings, process: str, *, stream: TextIO | None = None) -> None:
@@ -111,6 +113,8 @@ def configure(settings: LogSettings, process: str, *, stream: TextIO | None = No
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _Handler)] + [handler]
     root.setLevel(settings.level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if settings.level == "debug" else logging.WARNING)
     logging.captureWarnings(True)
 
 

@@ -98,6 +98,15 @@ def test_levels_and_values_that_json_does_not_know() -> None:
     assert len(lines(stream)) == 2  # configured again: not twice
 
 
+def test_libraries_that_talk_about_themselves_are_heard_at_debug_only() -> None:
+    for level, heard in (("info", ["careful"]), ("debug", ["setup plugin", "careful"])):
+        stream = io.StringIO()
+        logs.configure(LogSettings(format="json", level=level), "p", stream=stream)  # type: ignore[arg-type]
+        logging.getLogger("alembic.runtime").info("setup plugin")
+        logging.getLogger("alembic.runtime").warning("careful")
+        assert [line["message"] for line in lines(stream)] == heard
+
+
 def test_percent_signs_are_text() -> None:
     stream = io.StringIO()
     logs.configure(LogSettings(format="json"), "p", stream=stream)
