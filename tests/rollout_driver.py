@@ -19,12 +19,14 @@ from typing import Any
 
 import msgspec
 
+from headrace.app.answer_memory import AnswerMemory
 from headrace.control import rollout as rules
 from headrace.control import rollout_state
 from headrace.control.rollout import Command
 from headrace.control.rollout_state import Phase, RolloutState
 from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, spec_of
 from headrace.core import errors
+from headrace.core.answers import Answer, Answering
 
 replace = msgspec.structs.replace
 
@@ -35,9 +37,19 @@ class FakeRollouts:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.kept: dict[str, Rollout] = {}
         self.asked: list[tuple[RolloutRequest, str]] = []
+        self.measured_values: list[tuple[str, str, float]] = []
         self._clock = clock
+        self._answers = AnswerMemory()
 
-    async def start(self, wanted: RolloutRequest, *, who: str) -> Rollout:
+    async def earlier(self, key: str) -> Answer | None:
+        return self._answers.of(key)
+
+    def _answered(self, rollout: Rollout, answering: Answering[Rollout] | None) -> Rollout:
+        if answering is not None:
+            self._answers.keep(answering(rollout))
+        return rollout
+
+    async def start(self, wanted: RolloutRequest, *, who: str, answering: Answering[Rollout] | None = None) -> Rollout:
         version = wanted.to.rpartition("@")[2]
         spec = spec_of(wanted, f"{wanted.endpoint}@7", f"{wanted.endpoint}@{version}")
         if wanted.endpoint == "nobody":
@@ -58,14 +70,22 @@ class FakeRollouts:
             started_at=now,
         )
         self.put(started)
-        return started
+        return self._answered(started, answering)
 
-    async def command(self, endpoint: str, said: Command, *, who: str) -> Rollout:
+    async def measured(
+        self, endpoint: str, metric: str, value: float, *, answering: Answering[Rollout] | None = None
+    ) -> Rollout:
+        self.measured_values.append((endpoint, metric, value))
+        return self._answered(await self.rollout(endpoint), answering)
+
+    async def command(
+        self, endpoint: str, said: Command, *, who: str, answering: Answering[Rollout] | None = None
+    ) -> Rollout:
         found = await self.rollout(endpoint)
         decision = rules.command(found.spec, found.state, said, who, self._clock())
         if decision.refused:
             raise errors.Conflict(f"endpoint {endpoint!r}: {decision.refused}")
-        return self.moved(found, decision.state)
+        return self._answered(self.moved(found, decision.state), answering)
 
     async def rollouts(self, endpoint: str | None, limit: int) -> list[Rollout]:
         newest = sorted(self.kept.values(), key=lambda rollout: rollout.started_at, reverse=True)

@@ -103,15 +103,15 @@ def create_app(
     api = APIRouter(prefix="/api/v1")
     for noun in (endpoints, deployments, replicas, events):
         api.include_router(noun.router(view))
+    requests, long_work = Requests(), LongWork()
     if commands is not None:
-        api.include_router(endpoint_changes.router(commands))
+        api.include_router(endpoint_changes.router(commands, requests))
     if rollouts is not None:
-        api.include_router(rollout_router(rollouts))
+        api.include_router(rollout_router(rollouts, requests))
     if schema is not None:
         api.include_router(settings_schema.router(schema))
     if experiments is not None:
         api.include_router(experiment_routes.router(experiments))
-    requests, long_work = Requests(), LongWork()
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))
     api.include_router(versions.router(registry, requests, long_work))

@@ -11,6 +11,7 @@ from headrace.control.experiments.report import ExperimentReport
 from headrace.control.registry import Registry
 from headrace.control.rollout import Command
 from headrace.control.rollout_story import Rollout, RolloutRequest
+from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.experiments import BanditSettings, Experiment, Outcome, Receipt
 from headrace.core.load import LoadReport
@@ -45,12 +46,29 @@ class ControllerView(Protocol):
         ...
 
 
-class EndpointCommands(Protocol):
+class KeepsAnswers(Protocol):
+    """Whatever keeps the answers to requests with an idempotency key beside the changes that they tell of."""
+
+    async def earlier(self, key: str) -> Answer | None:
+        """What was answered to this key before; None when nothing was. Raises StoreFailed when that cannot be known."""
+        ...
+
+
+class EndpointCommands(KeepsAnswers, Protocol):
     """What can be done to endpoints. Called on the event loop; ``who`` is for the history, ``generation`` the one that
-    the caller has seen. Changes raise Conflict, PreconditionFailed, UnknownModel, BadSettings, StoreFailed."""
+    the caller has seen. ``answering`` is called once, before the change is kept: what it makes of the result is kept
+    in the same transaction. Changes raise Conflict, PreconditionFailed, UnknownModel, BadSettings, StoreFailed."""
 
     async def plan(self, text: str, path: str) -> tuple[EndpointChange, ...]: ...
-    async def apply(self, text: str, path: str, *, who: str, take_over: bool) -> tuple[EndpointChange, ...]: ...
+    async def apply(
+        self,
+        text: str,
+        path: str,
+        *,
+        who: str,
+        take_over: bool,
+        answering: Answering[tuple[EndpointChange, ...]] | None,
+    ) -> tuple[EndpointChange, ...]: ...
     def export(self) -> str: ...
     def wanted(self, endpoint: str) -> EndpointRecord: ...
     async def set_traffic(
@@ -60,29 +78,45 @@ class EndpointCommands(Protocol):
         self, endpoint: str, deployment: str | None, replicas: int, *, who: str, generation: int | None
     ) -> EndpointRecord: ...
     async def restart(
-        self, endpoint: str, deployment: str | None, *, who: str, generation: int | None
+        self,
+        endpoint: str,
+        deployment: str | None,
+        *,
+        who: str,
+        generation: int | None,
+        answering: Answering[EndpointRecord] | None,
     ) -> EndpointRecord: ...
     async def drain(
-        self, endpoint: str, deployment: str, *, who: str, take_over: bool, generation: int | None
+        self,
+        endpoint: str,
+        deployment: str,
+        *,
+        who: str,
+        take_over: bool,
+        generation: int | None,
+        answering: Answering[EndpointRecord] | None,
     ) -> EndpointRecord: ...
     async def pause(self, endpoint: str, why: str, *, who: str, generation: int | None) -> EndpointRecord: ...
     async def resume(self, endpoint: str, *, who: str, generation: int | None) -> EndpointRecord: ...
     async def delete(self, endpoint: str, *, who: str, take_over: bool, generation: int | None) -> None: ...
 
 
-class RolloutCommands(Protocol):
-    """Rollouts of what is served. Called on the event loop; ``who`` is for the history."""
+class RolloutCommands(KeepsAnswers, Protocol):
+    """Rollouts of what is served. Called on the event loop; ``who`` is for the history, ``answering`` as of
+    ``EndpointCommands``."""
 
-    async def start(self, wanted: RolloutRequest, *, who: str) -> Rollout:
+    async def start(self, wanted: RolloutRequest, *, who: str, answering: Answering[Rollout] | None) -> Rollout:
         """Raises BadSettings, UnknownModel, LoadFailed, StoreFailed, and Conflict when another rollout is under way or
         another decides the traffic."""
         ...
 
-    async def command(self, endpoint: str, said: Command, *, who: str) -> Rollout:
+    async def command(self, endpoint: str, said: Command, *, who: str, answering: Answering[Rollout] | None) -> Rollout:
         """The rollout after it. Raises UnknownModel; Conflict that says why it does nothing now."""
         ...
 
-    async def measured(self, endpoint: str, metric: str, value: float) -> Rollout:
+    async def measured(
+        self, endpoint: str, metric: str, value: float, *, answering: Answering[Rollout] | None
+    ) -> Rollout:
         """A metric that is posted. Raises UnknownModel when no rollout is under way that is judged by it."""
         ...
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.app import events, source_copies
+from headrace.app.answer_memory import AnswerMemory
 from headrace.app.controller.state import Switch
 from headrace.app.endpoint_documents import policy_document
 from headrace.app.owned_state import OwnedState
@@ -24,6 +25,7 @@ from headrace.control.observed import Desired, Observed
 from headrace.control.plan import is_dormant
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
+from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import EndpointRecord, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
 from headrace.core.routes import RequestLogRoute
@@ -57,6 +59,8 @@ class EndpointManager:
         """None: what is served lasts as long as this run of ``headrace serve``."""
         self.kept = False
         """There is a state, whether or not it could be opened yet: nothing changes that it does not keep."""
+        self.answers = AnswerMemory()
+        """To requests with an idempotency key, where no state keeps them."""
         self.lock = asyncio.Lock()
         """Held by whoever makes a change, from reading the records until they are replaced."""
         self._directory = directory
@@ -251,9 +255,11 @@ class EndpointManager:
         why: str = "",
         quiet: bool = False,
         rollouts: Sequence[Rollout] = (),
+        answering: Answering[list[EndpointRecord]] | None = None,
     ) -> list[EndpointRecord]:
         """Keep these records, and go for them. Their generation, author and time are filled in. ``quiet``: whoever
-        watches the server is told otherwise. ``rollouts`` are kept with them, in the same transaction.
+        watches the server is told otherwise. ``rollouts`` are kept with them, in the same transaction, and so is what
+        ``answering`` makes of the new records.
 
         Raises Conflict, StoreFailed; nothing is changed then."""
         if not self.lock.locked():
@@ -263,7 +269,7 @@ class EndpointManager:
         gone = [self.records[name] for name in deleted if name in self.records]
         tell = [self._event(what, record, before[record.name], who, why) for record in made]
         tell += [self._event("endpoint.delete", None, record, who, why) for record in gone]
-        await self._keep(made, gone, tell, rollouts)
+        await self._keep(made, gone, tell, rollouts, [] if answering is None else [answering(made)])
         for record in made:
             if not quiet:
                 self._forget_failures(record.name)
@@ -292,20 +298,34 @@ class EndpointManager:
         deleted: Sequence[EndpointRecord],
         tell: Sequence[Event],
         rollouts: Sequence[Rollout] = (),
+        answers: Sequence[Answer] = (),
     ) -> None:
-        if self.state is None:
-            if self.kept:
-                raise errors.StoreFailed(
-                    "the state could not be opened since this process started, so that nothing can be changed; what is"
-                    " served goes on. Try again when the database answers"
-                )
+        state = self._opened()
+        if state is None:
+            for answer in answers:
+                self.answers.keep(answer)
             return
         try:
-            await asyncio.to_thread(self.state.change, records, deleted, tell, rollouts)
-        except errors.HeadraceError:
-            # The answer to a commit may be what got lost.
+            await asyncio.to_thread(state.change, records, deleted, tell, rollouts, answers)
+        except (errors.HeadraceError, asyncio.CancelledError):
+            # The answer to a commit may be what got lost, or its caller be gone while it goes on.
             self.doubtful = True
             raise
+
+    def _opened(self) -> OwnedState | None:
+        """None: this server keeps none. Raises StoreFailed when there is one that could not be opened yet."""
+        if self.state is None and self.kept:
+            raise errors.StoreFailed(
+                "the state could not be opened since this process started, so that nothing can be changed; what is"
+                " served goes on. Try again when the database answers"
+            )
+        return self.state
+
+    async def earlier(self, key: str) -> Answer | None:
+        """What was answered to an idempotency key before. Raises StoreFailed."""
+        found = self.answers.of(key)
+        state = self._opened() if found is None else None
+        return found if state is None else await asyncio.to_thread(state.answer, key)
 
     def force(self, record: EndpointRecord, reason: str) -> None:
         """Go for this record at once, and keep it as soon as the state can be reached: nothing may hold up the way

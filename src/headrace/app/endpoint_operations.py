@@ -19,6 +19,7 @@ from headrace.control.endpoint_changes import (
     owned_by_another,
 )
 from headrace.core import errors
+from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import MANUAL, EndpointRecord, Owner, OwnerKind, entries, with_entry
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.traffic import MAIN, EndpointTraffic
@@ -34,7 +35,8 @@ async def _at_once() -> None:
 
 class EndpointOperations:
     """Every method that changes something keeps it in the state before it takes effect; ``who`` stands in its event,
-    ``generation`` (None: any) is the one that the caller has seen."""
+    ``generation`` (None: any) is the one that the caller has seen. What ``answering`` makes of the result is kept with
+    the change."""
 
     def __init__(
         self, manager: EndpointManager, location: Location, visible: Callable[[], Awaitable[None]] = _at_once
@@ -44,6 +46,10 @@ class EndpointOperations:
         self._location = location
         self._visible = visible
 
+    async def earlier(self, key: str) -> Answer | None:
+        """What was answered to an idempotency key before. Raises StoreFailed."""
+        return await self._manager.earlier(key)
+
     # --- files ---
 
     async def plan(self, text: str, path: str) -> tuple[EndpointChange, ...]:
@@ -51,7 +57,15 @@ class EndpointOperations:
         changes, _ = await self._compare(text, path)
         return changes
 
-    async def apply(self, text: str, path: str, *, who: str, take_over: bool) -> tuple[EndpointChange, ...]:
+    async def apply(
+        self,
+        text: str,
+        path: str,
+        *,
+        who: str,
+        take_over: bool,
+        answering: Answering[tuple[EndpointChange, ...]] | None = None,
+    ) -> tuple[EndpointChange, ...]:
         """Make it so: all endpoints of the file, or none. Raises also Conflict when another decides the traffic."""
         manager = self._manager
         async with manager.lock:
@@ -65,6 +79,7 @@ class EndpointOperations:
                 what="endpoint.apply",
                 who=who,
                 why=path,
+                answering=None if answering is None else lambda _: answering(changes),
             )
         await self._visible()
         return changes
@@ -89,7 +104,14 @@ class EndpointOperations:
     # --- by hand ---
 
     async def set_traffic(
-        self, endpoint: str, weights: Mapping[str, float], *, who: str, take_over: bool, generation: int | None = None
+        self,
+        endpoint: str,
+        weights: Mapping[str, float],
+        *,
+        who: str,
+        take_over: bool,
+        generation: int | None = None,
+        answering: Answering[EndpointRecord] | None = None,
     ) -> EndpointRecord:
         """Spread the requests by these weights; deployments that are not named get none."""
 
@@ -105,7 +127,7 @@ class EndpointOperations:
                 owner=MANUAL,
             )
 
-        return await self._change(endpoint, generation, "traffic.set", who, make)
+        return await self._change(endpoint, generation, "traffic.set", who, make, answering=answering)
 
     async def scale(
         self, endpoint: str, deployment: str | None, replicas: int, *, who: str, generation: int | None = None
@@ -123,7 +145,13 @@ class EndpointOperations:
         return await self._change(endpoint, generation, "deployment.scale", who, make, f"{replicas} replicas")
 
     async def restart(
-        self, endpoint: str, deployment: str | None, *, who: str, generation: int | None = None
+        self,
+        endpoint: str,
+        deployment: str | None,
+        *,
+        who: str,
+        generation: int | None = None,
+        answering: Answering[EndpointRecord] | None = None,
     ) -> EndpointRecord:
         """Fresh replicas, one by one; the old ones serve until then."""
 
@@ -131,10 +159,17 @@ class EndpointOperations:
             _, spec = _chosen(record, deployment)
             return _with_spec(record, replace(spec, restarts=spec.restarts + 1))
 
-        return await self._change(endpoint, generation, "deployment.restart", who, make)
+        return await self._change(endpoint, generation, "deployment.restart", who, make, answering=answering)
 
     async def drain(
-        self, endpoint: str, deployment: str, *, who: str, take_over: bool, generation: int | None = None
+        self,
+        endpoint: str,
+        deployment: str,
+        *,
+        who: str,
+        take_over: bool,
+        generation: int | None = None,
+        answering: Answering[EndpointRecord] | None = None,
     ) -> EndpointRecord:
         """Its traffic goes to the others; it ends what it has, keeps its replicas and can be given traffic again."""
         record = self._manager.require(endpoint)
@@ -146,7 +181,12 @@ class EndpointOperations:
                 f" endpoint: headrace pause {endpoint}"
             )
         return await self.set_traffic(
-            endpoint, weights, who=who, take_over=take_over, generation=generation or record.generation
+            endpoint,
+            weights,
+            who=who,
+            take_over=take_over,
+            generation=generation or record.generation,
+            answering=answering,
         )
 
     async def pause(self, endpoint: str, why: str, *, who: str, generation: int | None = None) -> EndpointRecord:
@@ -179,11 +219,14 @@ class EndpointOperations:
         who: str,
         make: Callable[[EndpointRecord], EndpointRecord],
         why: str = "",
+        *,
+        answering: Answering[EndpointRecord] | None = None,
     ) -> EndpointRecord:
         manager = self._manager
+        of_one = None if answering is None else lambda made: answering(made[0])
         async with manager.lock:
             record = manager.require(endpoint, generation)
-            (made,) = await manager.change([make(record)], what=what, who=who, why=why)
+            (made,) = await manager.change([make(record)], what=what, who=who, why=why, answering=of_one)
         await self._visible()
         return made
 

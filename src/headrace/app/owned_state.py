@@ -15,6 +15,7 @@ from headrace.app.registry_state import LEASE, RegistryState, who_am_i
 from headrace.app.state_location import Location
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
+from headrace.core.answers import Answer
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.versions import Event
 from headrace.store import lease
@@ -119,8 +120,11 @@ class OwnedState:
         deleted: Sequence[EndpointRecord],
         tell: Sequence[Event],
         rollouts: Sequence[Rollout] = (),
+        answers: Sequence[Answer] = (),
     ) -> None:
-        """Everything happens, with its events, or nothing. Raises Conflict, LeaseLost, StoreFailed."""
+        """Everything happens, with its events and what is answered to those who asked for it, or nothing.
+
+        Raises Conflict, LeaseLost, StoreFailed."""
         with self._writing() as transaction:
             for record in records:
                 transaction.endpoints.put(record)
@@ -130,6 +134,13 @@ class OwnedState:
                 transaction.rollouts.put(rollout)
             for event in tell:
                 transaction.events.add(event)
+            for answer in answers:
+                transaction.answers.keep(answer)
+
+    def answer(self, key: str) -> Answer | None:
+        """What was answered to an idempotency key before. Raises StoreFailed."""
+        with State(self._database).reading() as transaction:
+            return transaction.answers.of(key, self._clock())
 
     def open_state(self) -> State:
         """For what changes the state by itself; not to be kept, since ownership may be lost and taken again."""

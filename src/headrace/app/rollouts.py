@@ -11,7 +11,7 @@ import copy
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,7 @@ from headrace.control.rollout_state import Phase
 from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, spec_of
 from headrace.control.trial_sums import TrialSums
 from headrace.core import errors, names
+from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind, entries, with_entry
 from headrace.core.endpoints import DeploymentSpec, deployment_id
 from headrace.core.load import LoadReport
@@ -95,17 +96,21 @@ class Rollouts:
         self._live: dict[str, _Live] = {}
         self._deciding = asyncio.Lock()
         """A command and the loop take turns."""
-        self._unkept: dict[str, tuple[Rollout, str]] = {}
-        """Ends that the state could not be told yet, by id, and who ended them."""
+        self._unkept: dict[str, tuple[Rollout, str, Sequence[Answer]]] = {}
+        """Ends that the state could not be told yet, by id, who ended them, and what they were answered."""
         self._followed: set[tuple[str, str]] = set()
         """(endpoint, reference) of rollouts that an alias began, or could not."""
         self._ended: dict[str, Rollout] = {}
         """The last one of each endpoint, for servers that keep no state."""
         self._log = logging.Log("headrace.controller")
 
-    # --- what people ask for ---
+    # --- what people ask for; what ``answering`` makes of the rollout is kept with its move ---
 
-    async def start(self, wanted: RolloutRequest, *, who: str) -> Rollout:
+    async def earlier(self, key: str) -> Answer | None:
+        """What was answered to an idempotency key before. Raises StoreFailed."""
+        return await self._manager.earlier(key)
+
+    async def start(self, wanted: RolloutRequest, *, who: str, answering: Answering[Rollout] | None = None) -> Rollout:
         """Begin: the new version starts beside the old one. Raises Conflict, UnknownModel, BadSettings, LoadFailed."""
         manager = self._manager
         asked = spec_of(wanted, "", "")
@@ -136,7 +141,14 @@ class Rollouts:
                 before=replace(record, before=None),
             )
             made = rollout_traffic.record_of(rollout, record, new)
-            await manager.change([made], what="rollout.start", who=who, why=first.reason, rollouts=[rollout])
+            await manager.change(
+                [made],
+                what="rollout.start",
+                who=who,
+                why=first.reason,
+                rollouts=[rollout],
+                answering=None if answering is None else lambda _: answering(rollout),
+            )
             self._take(rollout)
         self._tell(rollout)
         return rollout
@@ -159,7 +171,9 @@ class Rollouts:
         found = await applying.read(text, path, record.owner, manager.records, self._location, manager.state)
         return next(one for one in found if one.name == record.name)
 
-    async def command(self, endpoint: str, said: Command, *, who: str) -> Rollout:
+    async def command(
+        self, endpoint: str, said: Command, *, who: str, answering: Answering[Rollout] | None = None
+    ) -> Rollout:
         """Pause, resume, promote, abort. Raises UnknownModel, Conflict with the reason why not."""
         async with self._deciding:
             rollout = self.active.get(endpoint)
@@ -168,7 +182,7 @@ class Rollouts:
             decision = rules.command(rollout.spec, rollout.state, said, who, time.time())
             if decision.refused:
                 raise errors.Conflict(decision.refused)
-            await self._follow(rollout, decision, who)
+            await self._follow(rollout, decision, who, answering)
         await self._visible()
         return self.active.get(endpoint) or self._ended[endpoint]
 
@@ -201,8 +215,8 @@ class Rollouts:
             await asyncio.sleep(TICK_S)
             if time.monotonic() - followed > FOLLOW_S:
                 followed = time.monotonic()
-                for rollout, who in list(self._unkept.values()):
-                    await self._keep(rollout, who)
+                for unkept in list(self._unkept.values()):
+                    await self._keep(*unkept)
                 await self._follow_aliases()
             for rollout in list(self.active.values()):
                 try:
@@ -330,7 +344,9 @@ class Rollouts:
         if rollout_state.traffic_phase(rollout.state) in (Phase.STEP, Phase.PROMOTED) and not live.measuring:
             live.measuring = [asyncio.create_task(one(m)) for m in rollout.analysis.metrics if m.query]
 
-    async def measured(self, endpoint: str, metric: str, value: float) -> Rollout:
+    async def measured(
+        self, endpoint: str, metric: str, value: float, *, answering: Answering[Rollout] | None = None
+    ) -> Rollout:
         """A metric that is posted. Raises UnknownModel when no rollout is under way, or it is not judged by this."""
         rollout = self.active.get(endpoint)
         if rollout is None:
@@ -342,11 +358,16 @@ class Rollouts:
                 f" {', '.join(posted) or 'none'}"
             )
         self._live[endpoint].measurements.append(Measurement(metric, value))
+        if answering is not None:
+            # Where the measurement is until the next look: either both outlive this process, or neither.
+            self._manager.answers.keep(answering(rollout))
         return rollout
 
     # --- acting ---
 
-    async def _follow(self, rollout: Rollout, decision: Decision, who: str) -> None:
+    async def _follow(
+        self, rollout: Rollout, decision: Decision, who: str, answering: Answering[Rollout] | None = None
+    ) -> None:
         """Put a decision into effect, and keep it."""
         before, state = rollout.state, decision.state
         moved = (before.phase, before.step) != (state.phase, state.step)
@@ -362,7 +383,9 @@ class Rollouts:
                 fresh.begin_step()
             made = replace(made, judge=fresh, verdict=None)
         if moved:
-            await self._move(made, who)
+            await self._move(made, who, answering)
+        elif answering is not None:
+            self._manager.answers.keep(answering(made))
         self._arrive(made, decision)
 
     def _arrive(self, rollout: Rollout, decision: Decision) -> None:
@@ -392,7 +415,7 @@ class Rollouts:
 
         self._live[rollout.endpoint].asking = asyncio.create_task(ask())
 
-    async def _move(self, rollout: Rollout, who: str) -> None:
+    async def _move(self, rollout: Rollout, who: str, answering: Answering[Rollout] | None) -> None:
         endpoint, state = rollout.endpoint, rollout.state
         current = self._manager.records[endpoint]
         new = current.deployment(rollout.spec.new)
@@ -403,7 +426,7 @@ class Rollouts:
             # One routing change, before anything is written: the state may be slow, or gone.
             self._finish(rollout)
             self._manager.force(record, state.reason)
-            await self._keep(rollout, who)
+            await self._keep(rollout, who, () if answering is None else (answering(rollout),))
         else:
             async with self._manager.lock:
                 await self._manager.change(
@@ -413,6 +436,7 @@ class Rollouts:
                     why=state.reason,
                     quiet=True,
                     rollouts=[rollout],
+                    answering=None if answering is None else lambda _: answering(rollout),
                 )
             self._desired.trials[endpoint] = rollout_traffic.trial_of(rollout)
             self._changed.set()
@@ -420,23 +444,29 @@ class Rollouts:
                 self._finish(rollout)
         self._tell(rollout)
 
-    async def _keep(self, rollout: Rollout, who: str) -> None:
+    async def _keep(self, rollout: Rollout, who: str, answers: Sequence[Answer] = ()) -> None:
         """Without a change of the record."""
         state = self._manager.state
         if state is None:
+            self._remember(answers)
             return
         event = Event(time.time(), who, f"rollout.{rollout.state.phase}", rollout.endpoint, why=rollout.state.reason)
+        self._unkept[rollout.id] = rollout, who, answers
         try:
-            await asyncio.to_thread(state.change, [], [], [event], [rollout])
+            await asyncio.to_thread(state.change, [], [], [event], [rollout], answers)
             self._unkept.pop(rollout.id, None)
         except errors.HeadraceError as error:
-            self._unkept[rollout.id] = rollout, who
+            self._remember(answers)
             self._log.warning(
                 "the end of a rollout could not be kept yet; it holds nevertheless",
                 action="rollout_unkept",
                 endpoint=rollout.endpoint,
                 reason=error.message,
             )
+
+    def _remember(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            self._manager.answers.keep(answer)
 
     async def _lost(self, rollout: Rollout, reason: str) -> None:
         """Somebody else decides now; what they decided stays."""

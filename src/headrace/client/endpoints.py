@@ -141,14 +141,11 @@ class AsyncEndpoints:
         )
 
     async def _change(self, method: str, verb: str, endpoint: str, body: Any, generation: int | None) -> EndpointState:
-        response = await self._management.call(
-            method,
-            f"/{verb}/{_quoted(endpoint)}",
-            body=body,
-            headers=_match(generation),
-            # Twice the same is the same, but for a restart.
-            repeatable=verb != "restart",
-        )
+        path, headers = f"/{verb}/{_quoted(endpoint)}", _match(generation)
+        if method == "POST":
+            response = await self._management.post(path, body, headers=headers)
+        else:  # twice the same is the same
+            response = await self._management.call(method, path, body=body, headers=headers, repeatable=True)
         return msgspec.json.decode(response.content, type=EndpointState)
 
 

@@ -54,10 +54,12 @@ class Management:
         """``path`` is below ``/api/v1``; query parameters that are None are left out."""
         return await self.call("GET", path, query=query, repeatable=True)
 
-    async def post(self, path: str, body: Any = None, *, timeout_s: float = 60.0) -> httpx.Response:
+    async def post(
+        self, path: str, body: Any = None, *, timeout_s: float = 60.0, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """A POST that happens once, however often it has to be sent. ``body``: anything that msgspec encodes."""
-        headers = {"idempotency-key": str(uuid.uuid4())}
-        return await self.call("POST", path, timeout_s=timeout_s, body=body, headers=headers, repeatable=True)
+        keyed = {**(headers or {}), "idempotency-key": str(uuid.uuid4())}
+        return await self.call("POST", path, timeout_s=timeout_s, body=body, headers=keyed, repeatable=True)
 
     async def call(
         self,

@@ -78,7 +78,7 @@ class AsyncRollouts:
             "analysis": None if analysis is None else dict(analysis),
             "take_over": take_over,
         }
-        response = await self._management.call("POST", "/rollouts", body=body, timeout_s=_STARTING_S)
+        response = await self._management.post("/rollouts", body, timeout_s=_STARTING_S)
         return _status(response.content)
 
     async def status(self, endpoint: str) -> RolloutStatus:
@@ -109,12 +109,11 @@ class AsyncRollouts:
     async def measure(self, endpoint: str, metric: str, value: float) -> RolloutStatus:
         """Post a metric that the rollout is judged by. Raises UnknownModel when it is not."""
         body = {"metric": metric, "value": value}
-        response = await self._management.call("POST", f"/rollouts/measure/{_quoted(endpoint)}", body=body)
+        response = await self._management.post(f"/rollouts/measure/{_quoted(endpoint)}", body)
         return _status(response.content)
 
     async def _say(self, verb: str, endpoint: str) -> RolloutStatus:
-        # Never sent twice: two promotions are two steps.
-        return _status((await self._management.call("POST", f"/rollouts/{verb}/{_quoted(endpoint)}")).content)
+        return _status((await self._management.post(f"/rollouts/{verb}/{_quoted(endpoint)}")).content)
 
     async def follow(self, endpoint: str, *, id: str | None = None) -> AsyncGenerator[RolloutStatus, None]:
         """The rollout as it is, once a second, until it has ended. ``id``: this one, not a later one of the endpoint.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
+
+T = TypeVar("T")
 
 KEPT_S = 24 * 3600.0
 """How long the answer to an idempotency key is kept, in seconds."""
@@ -20,3 +25,7 @@ class Answer(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     body: str
     at: float
+
+
+Answering = Callable[[T], Answer]
+"""Makes the answer that is kept together with a change, from what the change came to."""

@@ -18,6 +18,7 @@ from headrace.api.app import create_app
 from headrace.control.analysis.settings import AnalysisSettings, LatencySettings
 from headrace.control.rollout_state import Phase, RolloutState
 from headrace.control.rollout_story import RolloutRequest
+from headrace.core import errors
 from headrace.core.keys import Scope
 from headrace.pipeline.auth import Guard
 from tests import rollouts
@@ -176,6 +177,49 @@ def test_commands_move_it_or_say_why_not(ask: Ask, driver: FakeRollouts) -> None
     assert say("promote").status_code == 409
     assert say("explode").status_code == 404
     assert ask("POST", "/rollouts/pause/nobody").status_code == 404
+
+
+def test_what_is_sent_again_is_answered_again(ask: Ask, driver: FakeRollouts) -> None:
+    def keyed(path: str, key: str, body: Any = None) -> httpx.Response:
+        return ask("POST", f"/rollouts{path}", json=body, headers={"Idempotency-Key": key})
+
+    def twice(path: str, key: str, body: Any = None) -> httpx.Response:
+        first, again = keyed(path, key, body), keyed(path, key, body)
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert again.headers["idempotency-replayed"] == "true"
+        return again
+
+    wanted = {"endpoint": "org/fraud", "to": "8", "canary": "5,50"}
+    started = twice("", "1", wanted)
+    assert (started.status_code, started.headers["location"]) == (201, "/api/v1/rollouts/of/org/fraud")
+    assert len(driver.kept) == 1
+    reused = keyed("", "1", {**wanted, "to": "9"})
+    assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
+    twice("/measure/org/fraud", "2", {"metric": "loss", "value": 0.1})
+    assert driver.measured_values == [("org/fraud", "loss", 0.1)]
+    assert twice("/pause/org/fraud", "3").json()["phase"] == "paused"
+    assert twice("/resume/org/fraud", "4").json()["phase"] == "starting"
+    assert twice("/abort/org/fraud", "5").json()["phase"] == "aborted"
+    assert keyed("/pause/org/fraud", "5").json()["code"] == "idempotency_key_reused"
+
+
+def test_the_way_back_does_not_wait_to_know_whether_it_was_asked_for_before(
+    ask: Ask, driver: FakeRollouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(_: str) -> None:
+        raise errors.StoreFailed("the database is down")
+
+    async def hangs(_: str) -> None:
+        await asyncio.Event().wait()
+
+    headers = {"Idempotency-Key": "1"}
+    driver.put(rollouts.rollout(state=RolloutState(Phase.STEP, 1.0, 1)))
+    monkeypatch.setattr(driver, "earlier", down)
+    assert ask("POST", "/rollouts/pause/fraud", headers=headers).json()["code"] == "store_failed"
+    assert ask("POST", "/rollouts/abort/fraud", headers=headers).json()["phase"] == "aborted"
+    driver.put(rollouts.rollout(state=RolloutState(Phase.STEP, 1.0, 1)))
+    monkeypatch.setattr(driver, "earlier", hangs)
+    assert ask("POST", "/rollouts/abort/fraud", headers=headers).json()["phase"] == "aborted"
 
 
 def test_a_second_one_is_refused(ask: Ask, driver: FakeRollouts) -> None:

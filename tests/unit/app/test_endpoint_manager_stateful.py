@@ -26,6 +26,7 @@ from headrace.app.state_location import Location
 from headrace.control.observed import Desired, Observed
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
+from headrace.core.answers import Answer
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import Artifact, Format
@@ -42,6 +43,7 @@ class FakeState:
     def __init__(self) -> None:
         self.kept: dict[str, EndpointRecord] = {}
         self.told: list[Event] = []
+        self.answers: dict[str, Answer] = {}
         self.reachable = True
         self.loses_answers = False
         self.registry = None
@@ -60,6 +62,7 @@ class FakeState:
         deleted: Sequence[EndpointRecord],
         tell: Sequence[Event],
         rollouts: Sequence[Rollout] = (),
+        answers: Sequence[Answer] = (),
     ) -> None:
         self._reach()
         for record in records:
@@ -73,8 +76,13 @@ class FakeState:
         for record in deleted:
             del self.kept[record.name]
         self.told += tell
+        self.answers |= {answer.key: answer for answer in answers}
         if self.loses_answers:
             raise errors.StoreFailed("the connection was lost")
+
+    def answer(self, key: str) -> Answer | None:
+        self._reach()
+        return self.answers.get(key)
 
     def renew(self) -> None:
         self._reach()
@@ -161,6 +169,8 @@ class Serving(RuleBasedStateMachine):
         """Versions that were, by endpoint, since it began to be served."""
         self.bad: set[str] = set()
         self.numbers = itertools.count(1)
+        self.asked: list[str] = []
+        """Idempotency keys of all changes."""
         self.controller = Controller(self.state, self.loop, None)
         self.saved = self.controller.save()
 
@@ -171,10 +181,19 @@ class Serving(RuleBasedStateMachine):
 
     def change(self, record: EndpointRecord, what: str, deleted: Sequence[str] = ()) -> None:
         manager = self.controller.manager
+        key = f"key {next(self.numbers)}"
+        self.asked.append(key)
 
         async def make() -> None:
             async with manager.lock:
-                await manager.change([] if deleted else [record], deleted=deleted, what=what, who="ada")
+                await manager.change(
+                    [] if deleted else [record],
+                    deleted=deleted,
+                    what=what,
+                    who="ada",
+                    why=key,
+                    answering=lambda made: Answer(key, what, 200, {}, str(len(made)), 0.0),
+                )
 
         try:
             self.controller.run(make())
@@ -292,6 +311,15 @@ class Serving(RuleBasedStateMachine):
         if hasattr(self, "controller"):
             paused = {name: r.paused for name, r in self.controller.manager.records.items() if r.paused}
             assert self.controller.desired.paused == paused
+
+    @rule()
+    def whoever_asks_again_hears_what_was_kept(self) -> None:
+        if not self.state.reachable or self.controller.manager.state is None:
+            return
+        done = {event.why for event in self.state.told}
+        for key in self.asked:
+            earlier = self.controller.run(self.controller.manager.earlier(key))
+            assert (earlier is not None) == (key in done)
 
     @rule()
     def what_is_kept_is_what_serves_in_the_end(self) -> None:

@@ -147,18 +147,38 @@ def test_a_server_that_stays_away_is_called_away(client: headrace.Client) -> Non
         asyncio.run(server.rollouts().wait("fraud", 0.01))
 
 
-def test_a_command_whose_connection_breaks_is_not_sent_again() -> None:
-    sent: list[str] = []
+def test_a_command_whose_answer_is_lost_is_sent_again_and_happens_once(driver: Driver) -> None:
+    """Two promotions would be two steps, and a second start a conflict."""
 
-    def broken(request: httpx.Request) -> httpx.Response:
-        sent.append(request.url.path)
-        raise httpx.ReadError("gone")
+    class Losing(httpx.AsyncHTTPTransport):
+        """The first answer to each request is lost."""
 
-    rollouts = AsyncRollouts(Management("http://here", transport=httpx.MockTransport(broken)))
-    for call in (rollouts.promote("org/fraud"), rollouts.start("fraud", "8")):
-        with pytest.raises(errors.ReplicaDied):
-            asyncio.run(call)
-    assert sent == ["/api/v1/rollouts/promote/org/fraud", "/api/v1/rollouts"]
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: set[str] = set()
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await super().handle_async_request(request)
+            if (key := request.headers["idempotency-key"]) not in self.seen:
+                self.seen.add(key)
+                raise httpx.ReadError("gone")
+            return response
+
+    async def calls() -> list[RolloutStatus]:
+        async def no_time(_: float) -> None:
+            return
+
+        management = Management(driver.url, transport=Losing(), sleep=no_time)
+        rollouts = AsyncRollouts(management)
+        found = [await rollouts.start("org/fraud", "8", canary="5,50")]
+        driver.move("org/fraud", "step", 0)
+        found.append(await rollouts.promote("org/fraud"))
+        await management.close()
+        return found
+
+    started, promoted = asyncio.run(calls())
+    assert (started.phase, started.step) == ("starting", 0)
+    assert [(line.phase, line.step) for line in promoted.story] == [("starting", 0), ("step", 1), ("step", 2)]
 
 
 def test_an_interrupt_ends_following(client: headrace.Client, driver: Driver) -> None:
