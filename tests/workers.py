@@ -194,6 +194,8 @@ async def answer(waiting: Call) -> Any:
 class Reader:
     """The sink of a stream."""
 
+    taken = 0
+
     def __init__(self) -> None:
         self.chunks: asyncio.Queue[list[Tensor]] = asyncio.Queue()
         self.over: asyncio.Future[errors.HeadraceError | None] = asyncio.get_running_loop().create_future()

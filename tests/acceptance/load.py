@@ -119,10 +119,13 @@ class Load:
         value: Callable[[int], float] = float,
         headers: Mapping[str, str] | None = None,
         pause: float = 0.0,
+        operation: str = "infer",
+        body: Callable[[float], bytes] = infer_body,
     ) -> None:
         self.answers: list[Answer] = []
         self._address = address
-        self._path = f"/v2/models/{model}/infer"
+        self._path = f"/v2/models/{model}/{operation}"
+        self._body = body
         self._value = value
         self._headers = headers
         self._numbers = iter(range(count)) if count is not None else itertools.count()
@@ -170,7 +173,7 @@ class Load:
                 number = next(self._numbers, None)
             if number is None:
                 break
-            answer = client.post(self._path, infer_body(self._value(number)), self._headers, number)
+            answer = client.post(self._path, self._body(self._value(number)), self._headers, number)
             with self._lock:
                 self.answers.append(answer)
             if self._pause:

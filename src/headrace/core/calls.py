@@ -21,6 +21,11 @@ class Waiter(Protocol):
 class ChunkSink(Protocol):
     """Receives a stream from a replica, on the event loop, in order; ``ended`` exactly once, last."""
 
+    @property
+    def taken(self) -> int:
+        """Chunks that its reader has got."""
+        ...
+
     def chunk(self, outputs: list[Tensor]) -> None: ...
 
     def ended(self, error: HeadraceError | None, compute: float) -> None: ...

@@ -69,7 +69,9 @@ class Tally(msgspec.Struct, frozen=True):
     latency: dict[int, int] = {}
     """Requests by ``latency_bucket`` of their total time in the gateway: those that were answered, ran out of time, or
     were given up by their caller. Who left waited at least that long, so a replica that hangs shows here before any
-    deadline; requests that failed otherwise would only make the deployment look fast."""
+    deadline; requests that failed otherwise would only make the deployment look fast.
+
+    Of a stream: the time to its first response, whatever comes after it; without one, as of any request."""
     compute: dict[int, BatchTally] = {}
     """By batch size in rows. Of a slice: empty, batches belong to the deployment."""
     predictions: dict[str, dict[str, int]] = {}

@@ -229,7 +229,8 @@ class InferenceApp:
             exchange.json_size = json_size
 
     async def _stream(self, exchange: Exchange, receive: Receive, send: Send) -> None:
-        """Server-sent events; errors after the first event are told in the stream and recorded here."""
+        """Server-sent events; errors after the first event are told in the stream. Recorded here, but for errors before
+        it."""
         failure: HeadraceError | None = None
         headers = [(b"x-request-id", exchange.request_id.encode("ascii"))]
         watch = asyncio.create_task(streaming.cancel_when_left(receive, exchange))
@@ -239,7 +240,7 @@ class InferenceApp:
             failure, exchange.bytes_out = failed.error.untraced(), failed.sent
         finally:
             watch.cancel()
-        self._services.records.record(chain.record(exchange, failure))
+        self._services.records.ended(exchange, exchange.protocol, failure, exchange.request_id, exchange.started)
 
     async def _encode_large(self, exchange: Exchange, name: str) -> Reply:
         response = exchange.response

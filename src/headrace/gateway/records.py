@@ -41,9 +41,12 @@ class Records:
         """Record a request that has ended; ``exchange`` is None when it failed before it had a deployment."""
         if exchange is not None:
             self.record(chain.record(exchange, failure))
-            if exchange.deployment.counter is not None:
-                chain.count(exchange, exchange.deployment.counter, failure)
-            if exchange.deployment.offer is not None and failure is None:
+            deployment = exchange.deployment
+            # Whoever was asked has failed, although somebody else may have answered.
+            counter = (exchange.asked or deployment).counter
+            if counter is not None:
+                chain.count(exchange, counter, failure)
+            if deployment.offer is not None and failure is None:
                 chain.mirror(exchange)
         elif failure is not None:
             self.record(chain.record_unrouted(protocol, failure, request_id, started))

@@ -6,11 +6,9 @@ A model that answers once is a stream of one. Used by server-sent events, ``gene
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from time import monotonic
 
 from headrace.core import errors
 from headrace.core.calls import Call
@@ -21,50 +19,11 @@ from headrace.gateway.bodies import Receive, Send
 from headrace.gateway.services import Services
 from headrace.pipeline import chain, fallback
 from headrace.pipeline.chain import Exchange
-from headrace.pipeline.deployment import STREAM_CREDIT
+from headrace.pipeline.chunk_queue import GRANT_EVERY, ChunkQueue
 from headrace.protocols import oip_generate
 from headrace.protocols.protocol import Reply
 
-_GRANT_EVERY = STREAM_CREDIT // 2
 _EVENT_STREAM = [oip_generate.EVENT_STREAM_TYPE, (b"cache-control", b"no-cache")]
-
-
-class ChunkQueue:
-    """The sink of one stream. Holds at most the credit's chunks, because the replica sends no more."""
-
-    def __init__(self) -> None:
-        self._chunks: collections.deque[list[Tensor]] = collections.deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self.is_over = False
-        self.error: HeadraceError | None = None
-        self.compute = 0.0
-
-    def chunk(self, outputs: list[Tensor]) -> None:
-        self._chunks.append(outputs)
-        self._wake()
-
-    def ended(self, error: HeadraceError | None, compute: float) -> None:
-        self.is_over, self.error, self.compute = True, error, compute
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self, deadline: float | None) -> list[Tensor] | None:
-        """The next chunk, None at the end. Raises the stream's error, or DeadlineExceeded."""
-        while not self._chunks:
-            if self.is_over:
-                if self.error is not None:
-                    raise self.error
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(None if deadline is None else max(deadline - monotonic(), 0.0)):
-                    await self._waiter
-            except TimeoutError:
-                raise errors.DeadlineExceeded("the deadline passed before the model gave its next chunk") from None
-        return self._chunks.popleft()
 
 
 def responses(services: Services, exchange: Exchange) -> AsyncGenerator[InferenceResponse, None]:
@@ -122,6 +81,8 @@ async def _responses(services: Services, exchange: Exchange) -> AsyncGenerator[I
         if call.error is not None:
             raise call.error
         async for outputs in _chunks(queue, call, exchange):
+            if queue.taken == 1:
+                chain.count_first_response(exchange, outputs)
             request = exchange.request
             yield InferenceResponse(*model, outputs, request.id if request is not None else None)
         call.compute = queue.compute
@@ -134,16 +95,14 @@ async def _responses(services: Services, exchange: Exchange) -> AsyncGenerator[I
 async def _chunks(queue: ChunkQueue, call: Call, exchange: Exchange) -> AsyncIterator[list[Tensor]]:
     # The default deadline bounds the wait for the first chunk; a deadline of the caller's bounds the whole stream.
     deadline: float | None = exchange.deadline
-    taken = 0
     while (outputs := await queue.get(deadline)) is not None:
         yield outputs
-        taken += 1
         if not exchange.explicit_deadline:
             deadline = None
-        if taken % _GRANT_EVERY == 0:
+        if queue.taken % GRANT_EVERY == 0:
             replica = exchange.deployment.find(call.replica)
             if replica is not None:
-                replica.grant(call.stream, _GRANT_EVERY)
+                replica.grant(call.stream, GRANT_EVERY)
 
 
 def _abandon(call: Call, exchange: Exchange) -> None:

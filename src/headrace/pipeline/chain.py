@@ -279,7 +279,17 @@ def count(exchange: Exchange, counter: DeploymentCounter, error: errors.Headrace
     if error is None and exchange.fallback:
         error = errors.RuntimeFailed("a fallback answered")
     outputs = exchange.response.outputs if exchange.response is not None and error is None else ()
-    counter.request(error, monotonic() - exchange.started, exchange.request_id, outputs)
+    call = exchange.call
+    # How long the rest of a stream takes depends on what was asked: its time ended with its first response.
+    timed = call is not None and call.sink is not None and call.sink.taken > 0
+    counter.request(error, None if timed else monotonic() - exchange.started, exchange.request_id, outputs)
+
+
+def count_first_response(exchange: Exchange, outputs: Sequence[Tensor]) -> None:
+    """Count the first response of a stream where a rollout is judged: a stream may go on for long, or for ever."""
+    counter = exchange.deployment.counter
+    if counter is not None and not exchange.fallback:
+        counter.first_response(monotonic() - exchange.started, exchange.request_id, outputs)
 
 
 def note(exchange: Exchange, request_id: str | None = None) -> None:

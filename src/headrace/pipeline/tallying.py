@@ -1,5 +1,6 @@
 """Counts what a rollout is judged by: requests by their end, times, batches and predictions of two deployments.
 
+A stream is counted twice: its time and prediction when its first response is there, its outcome when it ends.
 Costs nothing where nothing is rolled out: a deployment has a counter only while a trial runs.
 """
 
@@ -33,6 +34,13 @@ class Slice:
         self.outcomes[outcome] += 1
         if seconds is not None:
             self.latency[latency_bucket(seconds)] += 1
+        self._add_predictions(predicted)
+
+    def add_first_response(self, seconds: float, predicted: Sequence[tuple[str, str]]) -> None:
+        self.latency[latency_bucket(seconds)] += 1
+        self._add_predictions(predicted)
+
+    def _add_predictions(self, predicted: Sequence[tuple[str, str]]) -> None:
         for output, label in predicted:
             seen = self.predictions.setdefault(output, Counter())
             seen[label if label in seen or len(seen) < _MAX_LABELS else _OTHERS] += 1
@@ -55,16 +63,28 @@ class DeploymentCounter:
         self._seconds: dict[int, float] = {}
 
     def request(
-        self, error: errors.HeadraceError | None, seconds: float, request_id: str, outputs: Sequence[Tensor]
+        self, error: errors.HeadraceError | None, seconds: float | None, request_id: str, outputs: Sequence[Tensor]
     ) -> None:
-        """A request has ended. ``seconds``: its whole time here; ``outputs``: what it was answered, if it was."""
+        """A request has ended. ``seconds``: its whole time here, None for a stream whose first response was counted;
+        ``outputs``: what it was answered, if it was, and not in a stream."""
         outcome = outcome_of(error)
-        waited = error is None or isinstance(error, errors.DeadlineExceeded | errors.Cancelled)
-        predicted = [(tensor.name, label) for tensor in outputs if (label := predicted_label(tensor)) is not None]
-        self.all.add(outcome, seconds if waited else None, predicted)
+        if error is not None and not isinstance(error, errors.DeadlineExceeded | errors.Cancelled):
+            seconds = None
+        predicted = _labels(outputs)
+        for part in self._parts(request_id):
+            part.add(outcome, seconds, predicted)
+
+    def first_response(self, seconds: float, request_id: str, outputs: Sequence[Tensor]) -> None:
+        """A stream has begun to answer, after ``seconds``; ``request`` tells later how it ended."""
+        predicted = _labels(outputs)
+        for part in self._parts(request_id):
+            part.add_first_response(seconds, predicted)
+
+    def _parts(self, request_id: str) -> Sequence[Slice]:
         # The same requests in every gateway, and others than those that a hash sends to a deployment.
         if self.baseline and _uniform(request_id) < self.baseline:
-            self.slice.add(outcome, seconds if waited else None, predicted)
+            return self.all, self.slice
+        return (self.all,)
 
     def batch(self, rows: int, seconds: float) -> None:
         """A batch of this deployment was computed."""
@@ -101,6 +121,10 @@ def _uniform(request_id: str) -> float:
     """A number in 0..1 that looks like chance, and is the same everywhere. Ids differ in their last digits only, which
     a checksum would not spread."""
     return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=b"baseline").digest()) / 2**64
+
+
+def _labels(outputs: Sequence[Tensor]) -> list[tuple[str, str]]:
+    return [(tensor.name, label) for tensor in outputs if (label := predicted_label(tensor)) is not None]
 
 
 def predicted_label(tensor: Tensor) -> str | None:

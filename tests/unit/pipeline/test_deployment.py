@@ -580,6 +580,8 @@ def test_streams_of_a_dead_replica_end_and_their_slots_come_back() -> None:
     ended: list[errors.HeadraceError | None] = []
 
     class Sink:
+        taken = 0
+
         def chunk(self, outputs: object) -> None: ...
 
         def ended(self, error: errors.HeadraceError | None, compute: float) -> None:

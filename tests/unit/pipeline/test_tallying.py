@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,6 +62,36 @@ def test_ends_and_times() -> None:
         Outcome.REJECTED: 1,
     }
     assert tally.latency == {latency_bucket(0.01): sum(timed for _, _, timed in ends)}
+
+
+_ENDS = st.sampled_from(
+    [None, errors.ModelRaised("x"), errors.Cancelled("x"), errors.DeadlineExceeded("x"), errors.InvalidInput("x")]
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), _ENDS, st.floats(1e-3, 10.0)), max_size=30), st.floats(0.0, 1.0))
+def test_streams_are_counted_once_and_timed_by_their_first_response(
+    streams: list[tuple[bool, errors.HeadraceError | None, float]], fraction: float
+) -> None:
+    """Whatever their number, their ends and the order of begins and ends; in the baseline slice alike."""
+    counter = DeploymentCounter(fraction)
+    for number, (began, _, seconds) in enumerate(streams):
+        if began:
+            counter.first_response(seconds, f"id-{number}", [tensor(DType.INT64, [number % 3])])
+    for number, (began, error, seconds) in enumerate(streams):
+        counter.request(error, None if began else seconds, f"id-{number}", ())
+    waited = [
+        seconds
+        for began, error, seconds in streams
+        if began or error is None or isinstance(error, errors.Cancelled | errors.DeadlineExceeded)
+    ]
+    tally, part = counter.tally(), counter.slice.tally({})
+    assert tally.arrived == len(streams)
+    assert tally.latency == Counter(map(latency_bucket, waited))
+    assert sum(tally.predictions.get("y", {}).values()) == sum(began for began, _, _ in streams)
+    for mine, all_of_it in ((part.outcomes, tally.outcomes), (part.latency, tally.latency)):
+        assert Counter(mine) <= Counter(all_of_it)  # type: ignore[arg-type]
+    assert part.arrived >= sum(part.predictions.get("y", {}).values())
 
 
 def test_batches_by_their_size() -> None:

@@ -261,6 +261,8 @@ def test_answers_to_unknown_batches_are_ignored(tmp_path: Path) -> None:
 
 
 class Sink:
+    taken = 0
+
     def __init__(self) -> None:
         self.chunks: list[Any] = []
         self.over: asyncio.Future[errors.HeadraceError | None] = asyncio.get_running_loop().create_future()
