@@ -23,8 +23,9 @@ from headrace.app.answer_memory import AnswerMemory
 from headrace.control import rollout as rules
 from headrace.control import rollout_state
 from headrace.control.rollout import Command
+from headrace.control.rollout_plan import RolloutPlan, RolloutRequest, planned
 from headrace.control.rollout_state import Phase, RolloutState
-from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, spec_of
+from headrace.control.rollout_story import Rollout, StoryLine, spec_of
 from headrace.core import errors
 from headrace.core.answers import Answer, Answering
 
@@ -51,7 +52,8 @@ class FakeRollouts:
 
     async def start(self, wanted: RolloutRequest, *, who: str, answering: Answering[Rollout] | None = None) -> Rollout:
         version = wanted.to.rpartition("@")[2]
-        spec = spec_of(wanted, f"{wanted.endpoint}@7", f"{wanted.endpoint}@{version}")
+        plan = planned(wanted, RolloutPlan())
+        spec = spec_of(wanted.endpoint, plan, f"{wanted.endpoint}@7", f"{wanted.endpoint}@{version}")
         if wanted.endpoint == "nobody":
             raise errors.UnknownModel("there is no endpoint 'nobody'")
         if any(not rollout.ended for rollout in await self.rollouts(wanted.endpoint, 1)):
@@ -64,7 +66,7 @@ class FakeRollouts:
             wanted.deployment or "main",
             spec,
             rollout_state.start(now),
-            wanted.analysis,
+            plan.analysis,
             story=(StoryLine(now, Phase.STARTING, -1, 0.0, f"started by {who}"),),
             who=who,
             started_at=now,

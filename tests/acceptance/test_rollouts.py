@@ -209,25 +209,33 @@ def test_an_alias_that_moves_begins_a_rollout_where_it_is_followed(tmp_path: Pat
     state, file = tmp_path / "state", tmp_path / "headrace.yaml"
     for number in range(3):
         push(state, tmp_path / str(number))
-    file.write_text("endpoints:\n  m: {model: m@champion, follow: rollout}\n  still: {model: m@champion}\n")
+    file.write_text(
+        "endpoints:\n  m: {model: m@champion, follow: rollout, rollout: {canary: '20,40', bake: 1h}}\n"
+        "  still: {model: m@champion}\n"
+    )
+    document = {"follow": "rollout:champion", "rollout": {"canary": "20,40", "bake": "1h"}}
     with served("--state", state, directory=tmp_path / "run") as server, client_of(server) as client:
         with pytest.raises(errors.UnknownModel, match="no alias 'champion'"):
             client.endpoints.apply(file)
         client.models.alias("m", "champion", 1)
         client.endpoints.apply(file)
-        assert client.endpoints.show("m").document == {"model": "m@1", "follow": "rollout:champion"}
+        assert client.endpoints.show("m").document == {"model": "m@1", **document}
         client.models.alias("m", "champion", 2)
         eventually(lambda: client.endpoints.show("m").owner.startswith("rollout "))
-        assert client.rollouts.status("m").who == "alias m@champion"
+        began = client.rollouts.status("m")
+        assert (began.who, [(step.traffic, step.bake_s) for step in began.steps]) == (
+            "alias m@champion",
+            [(0.2, 3600.0), (0.4, 3600.0)],
+        )
         eventually(lambda: phase(client) == "step")
         client.rollouts.abort("m")
         client.models.alias("m", "champion", 3)
         eventually(lambda: phase(client) == "step")
-        for _ in range(4):
+        for _ in range(2):
             client.rollouts.promote("m")
         eventually(lambda: phase(client) == "promoted")
         client.rollouts.promote("m")
-        assert client.endpoints.show("m").document == {"model": "m@3", "follow": "rollout:champion"}
+        assert client.endpoints.show("m").document == {"model": "m@3", **document}
         assert client.endpoints.show("still").document == {"model": "m@1"}
         # The one that was aborted is not tried again by itself.
         client.models.alias("m", "champion", 2)

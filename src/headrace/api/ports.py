@@ -10,7 +10,8 @@ from headrace.control.endpoint_changes import EndpointChange
 from headrace.control.experiments.report import ExperimentReport
 from headrace.control.registry import Registry
 from headrace.control.rollout import Command
-from headrace.control.rollout_story import Rollout, RolloutRequest
+from headrace.control.rollout_plan import RolloutRequest
+from headrace.control.rollout_story import Rollout
 from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.experiments import BanditSettings, Experiment, Outcome, Receipt

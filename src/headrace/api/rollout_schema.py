@@ -13,12 +13,14 @@ from headrace.control.analysis.documents import settings_of
 from headrace.control.analysis.verdict import Finding
 from headrace.control.golden import GoldenReport
 from headrace.control.rollout_next import upcoming
+from headrace.control.rollout_plan import RolloutRequest
 from headrace.control.rollout_state import Phase
-from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine
+from headrace.control.rollout_story import Rollout, StoryLine
 
 
 class Start(BaseModel):
-    """A rollout that is asked for. At most one of `canary`, `linear` and `blue_green`; none: canary 1,5,25,50."""
+    """A rollout that is asked for. What is left out is as the `rollout` of the endpoint says, or has its default. At
+    most one of `canary`, `linear` and `blue_green`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,18 +30,21 @@ class Start(BaseModel):
     canary: str = Field("", max_length=1000, description="Percents.", examples=["1,5,25,50"])
     linear: str = Field("", max_length=100, description="Percent and duration.", examples=["10/2m"])
     blue_green: bool = False
-    shadow_first: bool = Field(False, description="Mirrored requests first; with canary or linear.")
+    shadow_first: bool | None = Field(None, description="Mirrored requests first; with canary or linear.")
     bake_s: float | None = Field(None, ge=0, description="Of each step, at least.")
     final_bake_s: float | None = Field(None, ge=0, description="With all traffic, the old version warm.")
     max_step_s: float | None = Field(None, ge=0, description="A step that is still inconclusive then is paused.")
     analysis: dict[str, Any] | None = Field(
-        None, description="How it is judged; what is left out has its default.", examples=[{"latency": {"margin": 1.1}}]
+        None,
+        description="How it is judged, in place of what the endpoint says; what it leaves out has its default.",
+        examples=[{"latency": {"margin": 1.1}}],
     )
     take_over: bool = Field(False, description="Decide the traffic of an endpoint that another decides now.")
 
     def request(self) -> RolloutRequest:
         """Raises BadSettings that names the key."""
-        return RolloutRequest(**{**self.model_dump(), "analysis": settings_of(self.analysis)})
+        analysis = None if self.analysis is None else settings_of(self.analysis)
+        return RolloutRequest(**{**self.model_dump(), "analysis": analysis})
 
 
 class Measured(BaseModel):

@@ -12,7 +12,7 @@ from headrace.app.model_sources import check_sources, is_reference
 from headrace.app.numbering import renumbered
 from headrace.app.owned_state import OwnedState
 from headrace.app.registered_models import resolved, with_registered
-from headrace.app.settings import ServeSettings
+from headrace.app.settings import EndpointSettings, ServeSettings
 from headrace.app.settings_file import parse_settings
 from headrace.app.settings_layers import settings_of_file
 from headrace.app.sources import Candidate, Failure
@@ -20,7 +20,7 @@ from headrace.app.state_location import Location
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord, Owner
 from headrace.core.endpoints import DeploymentSpec
-from headrace.core.traffic import EndpointTraffic, TrafficPolicy
+from headrace.core.traffic import EndpointTraffic
 
 
 async def read(
@@ -47,7 +47,7 @@ async def read(
         raise errors.LoadFailed(f"nothing was changed:\n{shown}")
     specs = [result for result in results if isinstance(result, DeploymentSpec)]
     found = renumbered(list(zip(candidates, specs, strict=True)), there)
-    return records_of([c for c, _ in found], [s for _, s in found], settings.traffic, owner)
+    return records_of([c for c, _ in found], [s for _, s in found], settings, owner)
 
 
 def _with_registered(settings: ServeSettings, location: Location, state: OwnedState | None) -> ServeSettings:
@@ -65,7 +65,7 @@ def _silent(what: str, done: int, total: int) -> None:
 def records_of(
     candidates: Sequence[Candidate],
     results: Sequence[DeploymentSpec | Failure],
-    policies: Mapping[str, TrafficPolicy],
+    settings: ServeSettings,
     owner: Owner,
 ) -> list[EndpointRecord]:
     """One record per endpoint, of what can be served of it."""
@@ -73,11 +73,11 @@ def records_of(
     for candidate, result in zip(candidates, results, strict=True):
         if isinstance(result, DeploymentSpec):
             found.setdefault(candidate.endpoint, []).append((candidate, result))
-    return [_record(name, pairs, policies.get(name, TrafficPolicy()), owner) for name, pairs in found.items()]
+    return [_record(name, pairs, settings.endpoint(name), owner) for name, pairs in found.items()]
 
 
 def _record(
-    name: str, pairs: Sequence[tuple[Candidate, DeploymentSpec]], policy: TrafficPolicy, owner: Owner
+    name: str, pairs: Sequence[tuple[Candidate, DeploymentSpec]], settings: EndpointSettings, owner: Owner
 ) -> EndpointRecord:
     entries: dict[str, DeploymentEntry] = {}
     targets: dict[str, str] = {}
@@ -88,5 +88,5 @@ def _record(
             version = candidate.version if candidate.asked or (candidate.numbered and several) else None
             entries[candidate.deployment] = DeploymentEntry(candidate.model, candidate.settings, version)
             targets[candidate.deployment] = spec.id
-    traffic = EndpointTraffic(policy, targets)
-    return EndpointRecord(name, document_of(entries, policy), tuple(spec for _, spec in pairs), traffic, owner)
+    traffic = EndpointTraffic(settings.policy, targets)
+    return EndpointRecord(name, document_of(entries, settings), tuple(spec for _, spec in pairs), traffic, owner)

@@ -7,14 +7,14 @@ state, in ``headrace plan`` and in ``headrace export-config``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 import yaml
 
-from headrace.app.settings import DeploymentSettings
+from headrace.app.settings import DeploymentSettings, EndpointSettings
 from headrace.app.settings_keys import KEYS, Form, Key, Section
+from headrace.app.settings_rollout import plan_document
 from headrace.core.endpoint_records import Document
 from headrace.core.fallbacks import ConstantFallback, Fallback
 from headrace.core.traffic import MAIN, Rule, TrafficPolicy
@@ -32,15 +32,20 @@ class DeploymentEntry(msgspec.Struct, frozen=True):
     """None: the model brings its own."""
 
 
-def document_of(deployments: Mapping[str, DeploymentEntry], policy: TrafficPolicy) -> Document:
+def document_of(deployments: Mapping[str, DeploymentEntry], settings: EndpointSettings) -> Document:
     """The document of an endpoint; what has its default is left out. ``deployments`` is by name."""
+    policy = settings.policy
     plain = deployments.keys() == {MAIN} and msgspec.structs.replace(policy, fallback=()) == TrafficPolicy()
     if plain and deployments[MAIN].version is None:
-        return {**_deployment(deployments[MAIN], versioned=False), **_fallbacks(policy.fallback)}
-    return {
-        "deployments": {name: _deployment(entry, versioned=True) for name, entry in deployments.items()},
-        **policy_document(policy),
-    }
+        document = {**_deployment(deployments[MAIN], versioned=False), **_fallbacks(policy.fallback)}
+    else:
+        document = {
+            "deployments": {name: _deployment(entry, versioned=True) for name, entry in deployments.items()},
+            **policy_document(policy),
+        }
+    if rollout := plan_document(settings.rollout):
+        document["rollout"] = rollout
+    return document
 
 
 def policy_document(policy: TrafficPolicy) -> Document:
@@ -71,33 +76,13 @@ def _deployment(entry: DeploymentEntry, *, versioned: bool) -> Document:
         if key.per_deployment:
             value = _value_of(key, entry.settings)
             if value != key.default and (key.kind.form is Form.SCALAR or value):
-                _put(document, key.path, _shown(key, value))
+                _put(document, key.path, key.kind.written(value))
     return document
 
 
 def _value_of(key: Key, settings: DeploymentSettings) -> Any:
     nested = _NESTED.get(key.section)
     return getattr(settings if nested is None else getattr(settings, nested), key.field)
-
-
-def _shown(key: Key, value: Any) -> Any:
-    """As one would write it: ``30s``, ``64MiB``, and numbers as numbers."""
-    if value is None or isinstance(value, bool):
-        return value
-    if key.kind.form is not Form.SCALAR:
-        return dict(value) if key.kind.form is Form.MAP else list(value)
-    text = key.kind.show(value)
-    if not _says(key, text, value):
-        # Rounded for people: 1.15GiB. Here it must be the value itself, without an exponent.
-        text = format(Decimal(str(value)), "f")
-    return value if isinstance(value, int) and text == str(value) else text
-
-
-def _says(key: Key, text: str, value: Any) -> bool:
-    try:
-        return bool(key.kind.parse(text) == value)
-    except ValueError:
-        return False
 
 
 def _put(document: Document, path: Sequence[str], value: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import applying, events, following, measuring
+from headrace.app import applying, events, following, measuring, settings_file
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.state_location import Location
 from headrace.control import rollout as rules
@@ -29,8 +29,9 @@ from headrace.control.endpoint_changes import owned_by_another
 from headrace.control.golden import GoldenReport
 from headrace.control.observed import Desired, Observed
 from headrace.control.rollout import Command, Decision, Readiness, Seen
+from headrace.control.rollout_plan import RolloutRequest, planned
 from headrace.control.rollout_state import Phase
-from headrace.control.rollout_story import Rollout, RolloutRequest, StoryLine, spec_of
+from headrace.control.rollout_story import Rollout, StoryLine, spec_of
 from headrace.control.trial_sums import TrialSums
 from headrace.core import errors, names
 from headrace.core.answers import Answer, Answering
@@ -113,9 +114,10 @@ class Rollouts:
     async def start(self, wanted: RolloutRequest, *, who: str, answering: Answering[Rollout] | None = None) -> Rollout:
         """Begin: the new version starts beside the old one. Raises Conflict, UnknownModel, BadSettings, LoadFailed."""
         manager = self._manager
-        asked = spec_of(wanted, "", "")
         async with manager.lock:
             record = manager.require(wanted.endpoint)
+            plan = planned(wanted, settings_file.endpoint_of(record.name, record.document).settings.rollout)
+            asked = spec_of(wanted.endpoint, plan, "", "")
             self._check_free(record, take_over=wanted.take_over)
             name, old = _chosen(record, wanted.deployment)
             document = _with_model(record.document, name, _target(record.document, name, wanted.to))
@@ -132,8 +134,8 @@ class Rollouts:
                 deployment=name,
                 spec=spec,
                 state=rollout_state.start(now),
-                analysis=wanted.analysis,
-                judge=judge(wanted.analysis),
+                analysis=plan.analysis,
+                judge=judge(plan.analysis),
                 story=(first,),
                 who=who,
                 started_at=now,

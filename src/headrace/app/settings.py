@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.app.state_location import Location
+from headrace.control.rollout_plan import RolloutPlan
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, Isolation, ResourceSettings
 from headrace.core.experiments import DEFAULT_RETENTION_REQUESTS, DEFAULT_RETENTION_S
 from headrace.core.traffic import TrafficPolicy
@@ -71,10 +72,18 @@ class DeploymentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """``requirements.txt`` of the environment of versions that bring none; None: they run in the server's."""
 
 
+class EndpointSettings(msgspec.Struct, frozen=True):
+    """What a file says of an endpoint beside its deployments."""
+
+    policy: TrafficPolicy = TrafficPolicy()
+    rollout: RolloutPlan = RolloutPlan()
+    """How its rollouts go when nothing else is said."""
+
+
 class ServeSettings(msgspec.Struct, frozen=True):
     models: tuple[ModelSource, ...]
-    traffic: dict[str, TrafficPolicy] = {}
-    """Policies of the endpoints that have one."""
+    endpoints: dict[str, EndpointSettings] = {}
+    """Of the endpoints that a file says something of."""
     gateway: GatewaySettings = GatewaySettings()
     deployment: DeploymentSettings = DeploymentSettings()
     logs: LogSettings = LogSettings()
@@ -104,3 +113,6 @@ class ServeSettings(msgspec.Struct, frozen=True):
     """How many of them, per endpoint."""
     runtime_dir: str | None = None
     """Sockets, logs and metric pages; None: a new folder under the temporary directory, removed at exit."""
+
+    def endpoint(self, name: str) -> EndpointSettings:
+        return self.endpoints.get(name, EndpointSettings())

@@ -109,6 +109,21 @@ not mirrored. The management API shows agreement, greatest differences, compute 
 each shadow; `/metrics` has `headrace_shadow_requests_total`, `headrace_shadow_difference_max` and
 `headrace_shadow_compute_seconds_total`.
 
+**Rollouts** of an endpoint go as its `rollout` says, whoever begins them: `follow: rollout`,
+`headrace rollout start` without options, the API ([rollouts.md](rollouts.md)):
+
+```yaml
+endpoints:
+  fraud:
+    model: fraud@champion
+    follow: rollout                            # when the alias moves, a rollout begins
+    rollout:
+      canary: 5,50                             # or linear: 10/2m, or blue_green: true
+      shadow_first: true
+      bake: 5m                                 # also: final_bake, max_step
+      analysis: {latency: {margin: 1.1}}       # as in the file of --analysis
+```
+
 Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several
 versions it chooses. Versions of an endpoint differ.
 

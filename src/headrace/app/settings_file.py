@@ -7,6 +7,7 @@ Every error names the file, the line and the full key path. Values are taken as 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headrace.app import settings_traffic
 from headrace.app.model_sources import parse_source, rebase
-from headrace.app.settings import ModelSource
+from headrace.app.settings import EndpointSettings, ModelSource
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
 from headrace.app.settings_nodes import NodeReader, nearest, place_after, place_of_depth, position, type_of
+from headrace.app.settings_rollout import read_plan
 from headrace.app.settings_traffic import TrafficReader
+from headrace.control.rollout_plan import RolloutPlan
 from headrace.core import errors, names
-from headrace.core.traffic import MAIN, TrafficPolicy
+from headrace.core.endpoint_records import Document
+from headrace.core.traffic import MAIN
 
 FILE_NAME = "headrace.yaml"
 
@@ -35,8 +39,10 @@ _MAX_DEPTH = 100
 
 _LATER_ENDPOINT_KEYS = {
     "slo": "service-level objectives",
-    "rollout": "rollouts",
 }
+
+_OF_ENDPOINT = ("fallback", "rollout")
+"""What may stand beside the only model of an endpoint, and is no setting of its deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,10 @@ class DeploymentEntry:
 
 @dataclass(frozen=True, slots=True)
 class EndpointEntry:
-    """An endpoint of the file, with one deployment or several and the policy that chooses among them."""
+    """An endpoint of the file, with one deployment or several and what is said of all of them."""
 
     deployments: tuple[DeploymentEntry, ...]
-    policy: TrafficPolicy = field(default_factory=TrafficPolicy)
+    settings: EndpointSettings = field(default_factory=EndpointSettings)
 
 
 @dataclass(slots=True)
@@ -84,6 +90,12 @@ def parse_settings(text: str, path: Path) -> SettingsFile:
     if root is not None:
         _Reader(parsed).read_root(root)
     return parsed
+
+
+def endpoint_of(name: str, document: Document) -> EndpointEntry:
+    """The endpoint that a document of the state means. Raises BadSettings."""
+    text = json.dumps({"endpoints": {name: document}})
+    return parse_settings(text, Path(f"the document of {name!r}")).endpoints[name]
 
 
 def parse_value(key: Key, text: str, where: str) -> Any:
@@ -256,16 +268,24 @@ class _Reader(NodeReader):
         if "deployments" in found:
             return self._with_deployments(name, shown, found)
         for policy_key in settings_traffic.KEYS:
-            if policy_key in found and policy_key != "fallback":
+            if policy_key in found and policy_key not in _OF_ENDPOINT:
                 raise errors.BadSettings(
                     f"{self.at(found[policy_key][0])}: {shown}.{policy_key} needs deployments to choose from;"
                     f" write deployments: {{main: {{model: PATH}}}}"
                 )
-        policy = TrafficReader(self, shown, [MAIN]).read({k: v for k, v in found.items() if k == "fallback"})
-        return EndpointEntry((self._deployment(name, shown, key_node, body, skip="fallback"),), policy)
+        own = {k: v for k, v in found.items() if k in _OF_ENDPOINT}
+        return EndpointEntry(
+            (self._deployment(name, shown, key_node, body, skip=_OF_ENDPOINT),), self._settings(shown, [MAIN], own)
+        )
+
+    def _settings(self, shown: str, deployments: list[str], found: dict[str, tuple[Node, Node]]) -> EndpointSettings:
+        policy = TrafficReader(self, shown, deployments).read(found)
+        rollout = found.get("rollout")
+        plan = RolloutPlan() if rollout is None else read_plan(self, rollout[1], f"{shown}.rollout")
+        return EndpointSettings(policy, plan)
 
     def _with_deployments(self, name: str, shown: str, found: dict[str, tuple[Node, Node]]) -> EndpointEntry:
-        others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS)]
+        others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS, *_OF_ENDPOINT)]
         if others:
             raise errors.BadSettings(
                 f"{self.at(found[others[0]][0])}: {shown}.{others[0]} stands beside deployments;"
@@ -283,8 +303,8 @@ class _Reader(NodeReader):
             )
         if not deployments:
             self.refuse(node, f"{shown}.deployments", "one deployment, e.g. main: {model: PATH}")
-        policy = TrafficReader(self, shown, list(deployments)).read(found)
-        return EndpointEntry(self._numbered(shown, list(deployments.values())), policy)
+        settings = self._settings(shown, list(deployments), found)
+        return EndpointEntry(self._numbered(shown, list(deployments.values())), settings)
 
     def _numbered(self, shown: str, deployments: list[DeploymentEntry]) -> tuple[DeploymentEntry, ...]:
         """Every deployment has a version of its own, for models that bring none: the first free number."""
@@ -307,7 +327,14 @@ class _Reader(NodeReader):
         )
 
     def _deployment(
-        self, endpoint: str, shown: str, key_node: Node, body: Node, *, deployment: str | None = None, skip: str = ""
+        self,
+        endpoint: str,
+        shown: str,
+        key_node: Node,
+        body: Node,
+        *,
+        deployment: str | None = None,
+        skip: tuple[str, ...] = (),
     ) -> DeploymentEntry:
         keys = tuple(key for key in KEYS if key.per_deployment)
         known = [*_children("", keys), "model", *(["version"] if deployment else [])]
@@ -315,7 +342,7 @@ class _Reader(NodeReader):
         source: ModelSource | None = None
         version: str | None = None
         for name, at, node in self.items(body, shown):
-            if name == skip:
+            if name in skip:
                 continue
             if name == "model":
                 text = self.text(node, f"{shown}.model")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -75,6 +76,24 @@ class Kind:
     switch: bool = False
     """True: on the command line a flag without a value."""
     is_path: bool = False
+
+    def written(self, value: Any) -> Any:
+        """As one would write it in the file, ``30s`` or ``64MiB``, and exactly; numbers are numbers."""
+        if value is None or isinstance(value, bool):
+            return value
+        if self.form is not Form.SCALAR:
+            return dict(value) if self.form is Form.MAP else list(value)
+        text = self.show(value)
+        if not self._says(text, value):
+            # Rounded for people: 1.15GiB. Here it must be the value itself, without an exponent.
+            text = format(Decimal(str(value)), "f")
+        return value if isinstance(value, int) and text == str(value) else text
+
+    def _says(self, text: str, value: Any) -> bool:
+        try:
+            return bool(self.parse(text) == value)
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 from headrace.app.model_sources import endpoint_name, parse_source
-from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
+from headrace.app.settings import DeploymentSettings, EndpointSettings, ModelSource, ServeSettings
 from headrace.app.settings_file import FILE_NAME, DeploymentEntry, SettingsFile, Values, parse_value, read_settings
 from headrace.app.settings_keys import BY_NAME, BY_VARIABLE, SHORTHANDS, Form, Key, Section
 from headrace.app.settings_nodes import nearest
 from headrace.core import errors
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, ResourceSettings
-from headrace.core.traffic import MAIN, TrafficPolicy
+from headrace.core.traffic import MAIN
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
 
@@ -66,14 +66,14 @@ def load_settings(
     if not sources and required:
         raise nothing_to_serve(config or (file.path if file else None), directory)
     path = str(file.path.absolute()) if file is not None and not typed and sources else None
-    settings = msgspec.structs.replace(_build(values, sources), traffic=_policies(file, typed), file=path)
+    settings = msgspec.structs.replace(_build(values, sources), endpoints=_endpoints(file, typed), file=path)
     _check(settings, {name: place for name, place in (file.places if file else {}).items() if name not in over})
     return settings
 
 
 def settings_of_file(file: SettingsFile) -> ServeSettings:
     """What a file says by itself, without flags and environment. Raises BadSettings."""
-    settings = msgspec.structs.replace(_build(file.values, _sources([], file, {})), traffic=_policies(file, []))
+    settings = msgspec.structs.replace(_build(file.values, _sources([], file, {})), endpoints=_endpoints(file, []))
     _check(settings, file.places)
     return settings
 
@@ -168,10 +168,10 @@ def _sources(typed: list[ModelSource], file: SettingsFile | None, over: Values) 
     return tuple(sources)
 
 
-def _policies(file: SettingsFile | None, typed: list[ModelSource]) -> dict[str, TrafficPolicy]:
+def _endpoints(file: SettingsFile | None, typed: list[ModelSource]) -> dict[str, EndpointSettings]:
     """Of the file's endpoints. A typed model is a deployment without a name: only what needs none goes with it."""
-    found = {} if file is None else {name: entry.policy for name, entry in file.endpoints.items()}
-    return {name: policy for name, policy in found.items() if not typed or policy.weights.keys() == {MAIN}}
+    found = {} if file is None else {name: entry.settings for name, entry in file.endpoints.items()}
+    return {name: own for name, own in found.items() if not typed or own.policy.weights.keys() == {MAIN}}
 
 
 def _build(values: Values, models: tuple[ModelSource, ...]) -> ServeSettings:

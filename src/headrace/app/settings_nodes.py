@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,11 @@ from headrace.core import errors
 
 _MAX_CONSTANT_DEPTH = 32
 """Arrays of numpy have no more dimensions in every release."""
+
+_MAX_VALUE_DEPTH = 64
+"""Nothing that is read whole is nested as deep, but for what contains itself."""
+
+_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 
 _SCALAR_NAMES = {"null": "nothing", "bool": "true/false", "int": "a whole number", "float": "a number", "str": "text"}
 
@@ -111,6 +117,24 @@ class NodeReader:
             # The state and JSON answers have no word for it.
             self.refuse(node, shown, "a finite number")
         return value
+
+    def value(self, node: Node, shown: str) -> Any:
+        """Whatever stands there: mappings, lists, and scalars with the types of YAML. Numbers may have an exponent
+        without a point, ``1e-3``, as in YAML 1.2 and JSON."""
+        if shown.count(".") + shown.count("[") > _MAX_VALUE_DEPTH:
+            self.refuse(node, shown, "less deeply nested values")
+        if isinstance(node, MappingNode):
+            return {name: self.value(inner, f"{shown}.{name}") for name, _, inner in self.items(node, shown)}
+        if isinstance(node, SequenceNode):
+            return [self.value(item, f"{shown}[{index}]") for index, item in enumerate(node.value)]
+        kind = type_of(node)
+        if kind in ("null", "bool", "int", "float"):
+            try:
+                return yaml.SafeLoader("").construct_object(node)
+            except ValueError:  # 0x_ looks like a number
+                self.refuse(node, shown, "a number or a text")
+        plain = isinstance(node, ScalarNode) and node.style is None
+        return float(node.value) if plain and _EXPONENT.match(node.value) else str(node.value)
 
     def at(self, node: Node) -> str:
         return f"{self._path} {position(node)}"

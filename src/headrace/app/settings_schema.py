@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace.app import value_schemas
+from headrace.app import settings_rollout_schema, value_schemas
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
 from headrace.app.value_schemas import TEXT, Schema
 from headrace.core import names
@@ -54,6 +54,7 @@ def schema() -> Schema:
             **_names(),
             **_endpoints(list(per_deployment)),
             **_policies(),
+            **settings_rollout_schema.definitions(),
         },
     }
 
@@ -143,7 +144,7 @@ def _endpoints(settings: list[str]) -> dict[str, Schema]:
         **{name: {"$ref": f"#/$defs/{_shared(name)}"} for name in settings},
     }
     policy = {name: {"$ref": f"#/$defs/{name}"} for name in ("traffic", "sticky", "rules", "overrides", "shadow")}
-    fallback = {"fallback": {"$ref": "#/$defs/fallback"}}
+    shared = {name: {"$ref": f"#/$defs/{name}"} for name in ("fallback", "rollout")}
     return {
         "endpoint": {
             "type": "object",
@@ -151,9 +152,9 @@ def _endpoints(settings: list[str]) -> dict[str, Schema]:
             "then": {"$ref": "#/$defs/endpoint_with_deployments"},
             "else": {"$ref": "#/$defs/endpoint_with_one_model"},
         },
-        "endpoint_with_one_model": _closed({**deployment, **fallback}, ["model"]),
+        "endpoint_with_one_model": _closed({**deployment, **shared}, ["model"]),
         "endpoint_with_deployments": {
-            **_closed({"deployments": {"$ref": "#/$defs/deployments"}, **policy, **fallback}, ["deployments"]),
+            **_closed({"deployments": {"$ref": "#/$defs/deployments"}, **policy, **shared}, ["deployments"]),
             "if": {"properties": {"deployments": {"type": "object", "minProperties": 2}}},
             "then": {"required": ["traffic"]},
         },

@@ -45,6 +45,18 @@ SIZE: Schema = {
 }
 
 
+PERCENTS: Schema = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100},
+        {"type": "string", "pattern": rf"^\s*\+?{_FLOAT}\s*(?:,\s*\+?{_FLOAT}\s*)*$"},
+    ]
+}
+"""1,5,25,50"""
+
+RISE: Schema = {"type": "string", "pattern": rf"^\s*\+?{_FLOAT}\s*/\s*\d+(?:\.\d+)?\s*[smh]\s*$"}
+"""10/2m"""
+
+
 def whole(minimum: int, maximum: int | None = None) -> Schema:
     bounds = {"minimum": minimum} if maximum is None else {"minimum": minimum, "maximum": maximum}
     return {

@@ -83,8 +83,9 @@ def start(
         bool, typer.Option("--blue-green", help="All traffic at once; the old version stays warm to go back to.")
     ] = False,
     shadow_first: Annotated[
-        bool, typer.Option("--shadow-first", help="Mirrored requests before the first live one.")
-    ] = False,
+        bool | None,
+        typer.Option("--shadow-first/--no-shadow-first", help="Mirrored requests before the first live one."),
+    ] = None,
     bake: Annotated[str | None, typer.Option("--bake", metavar="TIME", help="Of each step, at least: 10m")] = None,
     final_bake: Annotated[
         str | None, typer.Option("--final-bake", metavar="TIME", help="With all traffic, before the old version stops.")
@@ -101,7 +102,9 @@ def start(
     state: State = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a rollout. It goes on by itself: judged at each step, and rolled back when it does harm."""
+    """Start a rollout. It goes on by itself: judged at each step, and rolled back when it does harm.
+
+    What no option says is as the rollout: section of the endpoint in headrace.yaml says, else as the defaults do."""
     with _connected(server, state, as_json) as rollouts:
         started = rollouts.start(
             endpoint,

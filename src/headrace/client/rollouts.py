@@ -45,14 +45,15 @@ class AsyncRollouts:
         canary: str = "",
         linear: str = "",
         blue_green: bool = False,
-        shadow_first: bool = False,
+        shadow_first: bool | None = None,
         bake_s: float | None = None,
         final_bake_s: float | None = None,
         max_step_s: float | None = None,
         analysis: Mapping[str, Any] | None = None,
         take_over: bool = False,
     ) -> RolloutStatus:
-        """Move an endpoint to another version; answers when it has begun.
+        """Move an endpoint to another version; answers when it has begun. What is left out is as the ``rollout`` of the
+        endpoint in ``headrace.yaml`` says, or has its default.
 
         to            ``"8"``, an alias, ``"fraud@8"``, or a path on the server's machine
         deployment    name under the endpoint; may be left out when there is only one
@@ -60,7 +61,7 @@ class AsyncRollouts:
         shadow_first  mirrored requests before the first live one
         bake_s        of each step, at least; ``final_bake_s`` with all traffic
         max_step_s    a step that is still inconclusive then is paused
-        analysis      how it is judged, by setting; what is left out has its default
+        analysis      how it is judged, by setting, in place of what the endpoint says
         take_over     decide the traffic of an endpoint that another decides now
 
         Raises BadSettings, UnknownModel, LoadFailed, and Conflict when a rollout is under way or another decides."""
@@ -192,7 +193,7 @@ class Rollouts:
         canary: str = "",
         linear: str = "",
         blue_green: bool = False,
-        shadow_first: bool = False,
+        shadow_first: bool | None = None,
         bake_s: float | None = None,
         final_bake_s: float | None = None,
         max_step_s: float | None = None,

@@ -13,6 +13,7 @@ BAKE_S = 600.0
 """Default time of a step."""
 SHADOW = 0.1
 """Default part of stable's requests that is mirrored before the first live one."""
+MOST_STEPS = 1000
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h)\s*\Z")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -50,6 +51,8 @@ def linear(rise: str) -> Steps:
     if not slash or duration is None or not 0 < share < 1:
         raise errors.BadSettings(f"linear steps {rise!r} are not valid: write percent/duration, e.g. 10/2m")
     bake_s = float(duration[1]) * _UNITS[duration[2]]
+    if share * MOST_STEPS < 1:
+        raise errors.BadSettings(f"linear steps {rise!r} are more than {MOST_STEPS}: rise by 0.1 percent or more")
     count = int((1 - 1e-9) / share)
     return check(tuple(Step(share * (index + 1), bake_s) for index in range(count)))
 

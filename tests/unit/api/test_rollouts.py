@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from headrace.api.app import create_app
 from headrace.control.analysis.settings import AnalysisSettings, LatencySettings
+from headrace.control.rollout_plan import RolloutRequest
 from headrace.control.rollout_state import Phase, RolloutState
-from headrace.control.rollout_story import RolloutRequest
 from headrace.core import errors
 from headrace.core.keys import Scope
 from headrace.pipeline.auth import Guard

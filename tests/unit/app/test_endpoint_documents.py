@@ -11,14 +11,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from headrace.app.endpoint_documents import DeploymentEntry, as_yaml, document_of
-from headrace.app.settings import DeploymentSettings
+from headrace.app.settings import DeploymentSettings, EndpointSettings
 from headrace.app.settings_file import parse_settings
 from headrace.app.settings_keys import KEYS
 from headrace.app.settings_layers import settings_of_file
+from headrace.control.analysis.settings import (
+    AnalysisSettings,
+    ErrorRateSettings,
+    LatencySettings,
+    MetricSettings,
+    PredictionSettings,
+)
+from headrace.control.rollout_plan import RolloutPlan
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, BatchMode, Isolation, ResourceSettings
 from headrace.core.fallbacks import ConstantFallback, DeploymentFallback, Fallback
 from headrace.core.shadows import Shadow
 from headrace.core.traffic import MAIN, OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
+
+Endpoint = tuple[dict[str, DeploymentEntry], EndpointSettings]
 
 COUNTS = st.integers(1, 10**9)
 SECONDS = st.one_of(st.integers(1, 10**6).map(float), st.floats(1e-6, 1e6)).map(lambda value: round(value, 9))
@@ -70,6 +80,39 @@ CONSTANTS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+ANALYSES = st.builds(
+    AnalysisSettings,
+    false_alarm=st.floats(1e-9, 0.5),
+    block_s=st.sampled_from([20.0, 5.0, 0.6]),
+    block_requests=st.integers(1, 100),
+    errors=st.builds(ErrorRateSettings, gate=st.booleans(), margin=st.sampled_from([0.001, 0.0])),
+    rejections=st.builds(ErrorRateSettings, gate=st.booleans()),
+    latency=st.builds(LatencySettings, quantiles=st.lists(st.floats(0.01, 0.99), max_size=3).map(tuple)),
+    predictions=st.builds(PredictionSettings, gate=st.booleans(), limit=st.floats(0, 1e9)),
+    metrics=st.lists(
+        st.builds(MetricSettings, name=VALUES, success=st.just("<= 0.2"), minimum=st.integers(0, 9)),
+        max_size=2,
+        unique_by=lambda metric: metric.name,
+    ).map(tuple),
+)
+PLANS = st.builds(
+    RolloutPlan,
+    final_bake_s=st.none() | st.just(0.0) | SECONDS,
+    max_step_s=st.none() | SECONDS,
+    analysis=st.just(AnalysisSettings()) | ANALYSES,
+).flatmap(
+    lambda plan: st.sampled_from(
+        [
+            plan,
+            msgspec.structs.replace(plan, canary="5,50", bake_s=90.5, shadow_first=True),
+            msgspec.structs.replace(plan, canary="5"),
+            msgspec.structs.replace(plan, linear="10/2m"),
+            msgspec.structs.replace(plan, blue_green=True),
+        ]
+    )
+)
+
+
 @st.composite
 def policies(draw: st.DrawFn, names: list[str]) -> TrafficPolicy:
     if names == [MAIN] and draw(st.booleans()):
@@ -95,29 +138,29 @@ def fallbacks(draw: st.DrawFn, names: list[str]) -> tuple[Fallback, ...]:
 
 
 @st.composite
-def endpoints(draw: st.DrawFn) -> tuple[dict[str, DeploymentEntry], TrafficPolicy]:
+def endpoints(draw: st.DrawFn) -> Endpoint:
     names = draw(st.just([MAIN]) | st.lists(NAMES, min_size=1, max_size=3, unique=True))
     versions = draw(st.lists(st.sampled_from(["1", "007", "2024-05", "1.10", "true"]), min_size=3, unique=True))
     entries = {
         name: DeploymentEntry(draw(PATHS), draw(SETTINGS), draw(st.none() | st.just(version)))
         for name, version in zip(names, versions, strict=False)
     }
-    return entries, draw(policies(names))
+    return entries, EndpointSettings(draw(policies(names)), draw(PLANS))
 
 
-def read(text: str) -> tuple[dict[str, DeploymentEntry], TrafficPolicy]:
+def read(text: str) -> Endpoint:
     """Of the only endpoint of a file."""
     found = settings_of_file(parse_settings(text, Path("headrace.yaml")))
     entries = {
         s.deployment or MAIN: DeploymentEntry(s.path, s.settings or found.deployment, s.version) for s in found.models
     }
-    (policy,) = found.traffic.values()
-    return entries, policy
+    (own,) = found.endpoints.values()
+    return entries, own
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(endpoints())
-def test_what_is_written_reads_as_it_was(endpoint: tuple[dict[str, DeploymentEntry], TrafficPolicy]) -> None:
+def test_what_is_written_reads_as_it_was(endpoint: Endpoint) -> None:
     document = document_of(*endpoint)
     text = as_yaml({"team/fraud": document})
     assert read(text) == endpoint
@@ -127,7 +170,7 @@ def test_what_is_written_reads_as_it_was(endpoint: tuple[dict[str, DeploymentEnt
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(endpoints())
-def test_a_document_keeps_its_meaning_as_json(endpoint: tuple[dict[str, DeploymentEntry], TrafficPolicy]) -> None:
+def test_a_document_keeps_its_meaning_as_json(endpoint: Endpoint) -> None:
     """The state keeps it so."""
     document = document_of(*endpoint)
     assert read(as_yaml({"m": msgspec.json.decode(msgspec.json.encode(document))})) == endpoint
@@ -138,36 +181,36 @@ def entry(**changes: Any) -> DeploymentEntry:
 
 
 def test_defaults_are_left_out() -> None:
-    assert document_of({MAIN: entry()}, TrafficPolicy()) == {"model": "/m.onnx"}
-    assert document_of({MAIN: entry(replicas=2)}, TrafficPolicy()) == {"model": "/m.onnx", "replicas": 2}
+    assert document_of({MAIN: entry()}, EndpointSettings()) == {"model": "/m.onnx"}
+    assert document_of({MAIN: entry(replicas=2)}, EndpointSettings()) == {"model": "/m.onnx", "replicas": 2}
 
 
 def test_one_deployment_is_written_out_when_it_has_a_version_or_traffic_of_its_own() -> None:
     numbered = DeploymentEntry("/repository", DeploymentSettings(), "3")
-    assert document_of({MAIN: numbered}, TrafficPolicy())["deployments"] == {
+    assert document_of({MAIN: numbered}, EndpointSettings())["deployments"] == {
         MAIN: {"model": "/repository", "version": "3"}
     }
     sticky = TrafficPolicy(sticky=Source(SourceKind.KEY, ""))
-    assert document_of({MAIN: entry()}, sticky)["sticky"] == "key"
-    assert document_of({"a": entry()}, TrafficPolicy({"a": 1.0}))["traffic"] == {"a": 1}
+    assert document_of({MAIN: entry()}, EndpointSettings(sticky))["sticky"] == "key"
+    assert document_of({"a": entry()}, EndpointSettings(TrafficPolicy({"a": 1.0})))["traffic"] == {"a": 1}
 
 
 def test_values_are_written_as_people_write_them_and_exactly() -> None:
     made = document_of(
         {MAIN: entry(timeout_s=90.5, resources=ResourceSettings(memory=64 << 20, cpu=0.5), stream_stall_s=120.0)},
-        TrafficPolicy(),
+        EndpointSettings(),
     )
     assert (made["timeout"], made["stream_stall"]) == ("90.5s", "2m")
     assert made["resources"] == {"memory": "64MiB", "cpu": "0.5"}
     odd = entry(resources=ResourceSettings(memory=1234567890), timeout_s=123456.789)
-    made = document_of({MAIN: odd}, TrafficPolicy())
+    made = document_of({MAIN: odd}, EndpointSettings())
     assert (made["resources"]["memory"], made["timeout"]) == (1234567890, "123456.789")
 
 
 def test_every_key_that_may_stand_under_an_endpoint_is_written() -> None:
     """One that is forgotten would be lost in the state."""
     for key in (key for key in KEYS if key.per_deployment):
-        document: Any = document_of({MAIN: other_than_default(key.name)}, TrafficPolicy())
+        document: Any = document_of({MAIN: other_than_default(key.name)}, EndpointSettings())
         for part in key.path:
             assert part in document, key.name
             document = document[part]
@@ -189,4 +232,13 @@ def other_than_default(name: str) -> DeploymentEntry:
 def test_texts_stay_texts(value: str) -> None:
     rule = Rule(Source(SourceKind.BODY, "x"), (value,), MAIN)
     policy = TrafficPolicy(rules=(rule,))
-    assert read(as_yaml({"m": document_of({MAIN: entry()}, policy)}))[1] == policy
+    assert read(as_yaml({"m": document_of({MAIN: entry()}, EndpointSettings(policy))}))[1].policy == policy
+
+
+def test_a_rollout_is_written_as_people_write_it() -> None:
+    plan = RolloutPlan(canary="5,50", bake_s=300.0, analysis=AnalysisSettings(latency=LatencySettings(margin=1.1)))
+    made = document_of({MAIN: entry()}, EndpointSettings(rollout=plan))
+    assert made == {
+        "model": "/m.onnx",
+        "rollout": {"canary": "5,50", "bake": "5m", "analysis": {"latency": {"margin": 1.1}}},
+    }

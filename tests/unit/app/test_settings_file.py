@@ -250,6 +250,33 @@ def test_what_comes_later_is_unsupported_and_says_so(text: str, part: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("section", "part"),
+    [
+        ("{canari: 5}", "line 1 column 37: unknown key 'endpoints.m.rollout.canari'; did you mean 'canary'?"),
+        ("{bake: soon}", "line 1 column 43: endpoints.m.rollout.bake: expected a duration like 30"),
+        ("{canary: '5,1'}", "endpoints.m.rollout: steps must rise and stay below 100 percent; got 5, 1"),
+        ("{blue_green: true, bake: 5}", "endpoints.m.rollout: blue-green has no steps to bake"),
+        (
+            "{analysis: {latncy: {}}}",
+            "line 1 column 47: endpoints.m.rollout.analysis: there is no setting 'latncy'; did you mean 'latency'?",
+        ),
+        ("{analysis: {block_s: fast}}", "analysis: block_s: expected `float`, got `str`"),
+        ("{analysis: 5}", "endpoints.m.rollout.analysis: expected keys with values, got a whole number '5'"),
+        ("&a {analysis: *a}", "expected less deeply nested values, got keys with values"),
+    ],
+)
+def test_a_wrong_rollout_is_named_with_its_place(section: str, part: str) -> None:
+    with pytest.raises(errors.BadSettings) as caught:
+        parse(f"endpoints: {{m: {{model: x, rollout: {section}}}}}")
+    assert part in caught.value.message
+
+
+def test_numbers_of_an_analysis_may_have_an_exponent_without_a_point() -> None:
+    found = parse("endpoints: {m: {model: x, rollout: {analysis: {false_alarm: 1e-3}}}}")
+    assert found.endpoints["m"].settings.rollout.analysis.false_alarm == 0.001
+
+
+@pytest.mark.parametrize(
     ("text", "where"),
     [
         ("a: 1\nport: many", "line 1 column 1: unknown key 'a'"),

@@ -11,7 +11,7 @@ from headrace.app import settings_docs
 from headrace.app.settings_keys import BY_NAME, KEYS, STRUCTS, Form, Key, Section
 
 COMPOSED = {
-    *("models", "traffic", "gateway", "deployment", "logs", "resources", "batching", "admission"),
+    *("models", "endpoints", "gateway", "deployment", "logs", "resources", "batching", "admission"),
     *("file", "location", "owns_state"),
 }
 """Fields that are sections of their own, the models or policies of endpoints, or where those come from."""

@@ -72,6 +72,30 @@ STRICTER = {
         "port: 80.0",
     ),
     "a version has no exponent": (r"version '[\d.]+e\+\d+' is not valid", _version("1.0e+20")),
+    "a rollout has one strategy, and what fits it": (
+        r"a rollout has one strategy|blue-green has no steps|says how long each step bakes",
+        "endpoints: {m: {model: x, rollout: {canary: 5, blue_green: true}}}",
+    ),
+    "steps rise, and stay below all": (
+        r"steps must rise and stay below|a step needs traffic|linear steps '[^']*' are",
+        "endpoints: {m: {model: x, rollout: {canary: '5,1'}}}",
+    ),
+    "margins lie below tolerances": (
+        r"must be at least 0 and below",
+        "endpoints: {m: {model: x, rollout: {analysis: {errors: {margin: 0.5}}}}}",
+    ),
+    "probabilities are": (
+        r"is a probability between 0 and 1|quantiles lie between 0 and 1|is a share between 0 and 1",
+        "endpoints: {m: {model: x, rollout: {analysis: {false_alarm: 7}}}}",
+    ),
+    "metrics can be judged": (
+        r"has no condition|condition '.*' is not valid|go together|metrics must have different names",
+        "endpoints: {m: {model: x, rollout: {analysis: {metrics: [{name: a}]}}}}",
+    ),
+    "whole numbers of an analysis have no point": (
+        r"expected `int`, got `float`",
+        "endpoints: {m: {model: x, rollout: {analysis: {error_limit: 5.0}}}}",
+    ),
     "names end where they end": (r"version '.*\\n' is not valid", _version('"1\\n"')),
 }
 """What only the reader refuses: why → how its message reads, and a file."""
@@ -108,7 +132,7 @@ JUNK = st.one_of(
     st.dictionaries(st.sampled_from(["main", "mode", "model"]), st.sampled_from(["x", 1]), max_size=2),
 )
 WORDS = st.sampled_from(
-    ["model", "replicas", "repliacs", "deployments", "traffic", "version", "slo", "stats", "é", "in"]
+    ["model", "replicas", "repliacs", "deployments", "traffic", "version", "slo", "stats", "é", "in", "canary", "gate"]
 )
 
 
@@ -160,6 +184,42 @@ def some_settings(draw: st.DrawFn, keys: tuple[Key, ...]) -> dict[str, Any]:
 PER_DEPLOYMENT = tuple(key for key in KEYS if key.per_deployment)
 
 
+ANALYSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "false_alarm": st.sampled_from([0.01, 1e-3]),
+        "block_s": st.sampled_from([5, 0.5]),
+        "error_limit": st.integers(0, 9),
+        "latency": st.fixed_dictionaries(
+            {}, optional={"margin": st.just(1.1), "quantiles": st.lists(st.floats(0.01, 0.99), max_size=2)}
+        ),
+        "predictions": st.fixed_dictionaries({"gate": st.booleans()}),
+        "metrics": st.just([{"name": "loss", "success": "<= 0.2", "failure_limit": 0}]),
+    },
+)
+STRATEGIES = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries(
+        {"canary": st.sampled_from(["1,5", 5, 0.5, " 5 , 50.5", "1e1"])},
+        optional={"bake": TIMES, "shadow_first": SWITCHES},
+    ),
+    st.fixed_dictionaries({"linear": st.sampled_from(["10/2m", " 7.5 / 1.5 h"])}),
+    st.fixed_dictionaries({"linear": st.just("20/30s"), "shadow_first": st.just(True), "bake": TIMES}),
+    st.fixed_dictionaries({"blue_green": st.sampled_from([True, "on", 1])}),
+)
+ROLLOUTS = st.builds(
+    lambda strategy, more: {**strategy, **more},
+    STRATEGIES,
+    st.fixed_dictionaries({}, optional={"final_bake": TIMES, "max_step": TIMES, "analysis": ANALYSES}),
+)
+
+
+@st.composite
+def of_endpoint(draw: st.DrawFn) -> dict[str, Any]:
+    """What is said of an endpoint, however many deployments it has."""
+    return {"rollout": draw(ROLLOUTS)} if draw(st.booleans()) else {}
+
+
 @st.composite
 def deployments(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
@@ -173,13 +233,13 @@ def deployments(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def endpoints(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
-        body = {"model": draw(TEXTS), **draw(some_settings(PER_DEPLOYMENT))}
+        body = {"model": draw(TEXTS), **draw(some_settings(PER_DEPLOYMENT)), **draw(of_endpoint())}
         if draw(st.booleans()):
             body["fallback"] = [{"constant": {"y": draw(CONSTANTS)}}]
         return body
     names = list(made := draw(deployments()))
     weights = st.sampled_from([1, 0.5, "3", 1e9])
-    body = {"deployments": made}
+    body = {"deployments": made, **draw(of_endpoint())}
     if len(names) > 1 or draw(st.booleans()):
         takers = [names[0], *draw(st.lists(st.sampled_from(names), max_size=2))]
         body["traffic"] = {name: draw(weights) for name in takers}

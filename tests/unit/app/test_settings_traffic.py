@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.app.settings import EndpointSettings
 from headrace.app.settings_file import EndpointEntry, parse_settings
 from headrace.app.settings_layers import load_settings
 from headrace.core import errors
@@ -47,7 +48,7 @@ endpoints:
       challenger: {model: "b.py:B", threads: 1}
 """
     )
-    assert found.policy == TrafficPolicy(
+    assert found.settings.policy == TrafficPolicy(
         {"champion": 95.0, "challenger": 5.0},
         Source(SourceKind.HEADER, "x-user-id"),
         (
@@ -68,10 +69,10 @@ def test_the_key_of_the_caller_may_decide() -> None:
             "traffic: {champion: 1}\n    sticky: key\n    rules: [{when: key, equals: partner, deployment: challenger}]"
         )
     )
-    assert found.policy.sticky == Source(SourceKind.KEY, "")
-    assert str(found.policy.sticky) == "key"
-    assert found.policy.rules == (Rule(Source(SourceKind.KEY, ""), ("partner",), "challenger"),)
-    assert not found.policy.reads_body
+    assert found.settings.policy.sticky == Source(SourceKind.KEY, "")
+    assert str(found.settings.policy.sticky) == "key"
+    assert found.settings.policy.rules == (Rule(Source(SourceKind.KEY, ""), ("partner",), "challenger"),)
+    assert not found.settings.policy.reads_body
 
 
 def test_fallbacks_are_deployments_and_a_constant() -> None:
@@ -81,23 +82,23 @@ def test_fallbacks_are_deployments_and_a_constant() -> None:
             " {constant: {score: 0.5, label: unknown, flags: [true, 'true', 1]}}]"
         )
     )
-    assert found.policy.fallback == (
+    assert found.settings.policy.fallback == (
         DeploymentFallback("challenger"),
         ConstantFallback({"score": 0.5, "label": "unknown", "flags": [True, "true", 1]}),
     )
     short = endpoint("endpoints: {fraud: {model: a.onnx, replicas: 2, fallback: [{constant: {y: 0}}]}}")
-    assert short.policy == TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))
+    assert short.settings.policy == TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))
     assert short.deployments[0].values == {"replicas": 2}
 
 
 def test_shadows_take_a_percentage_and_no_traffic() -> None:
     found = endpoint(fraud("traffic: {champion: 1, challenger: 0}\n    shadow: {challenger: 12.5}"))
-    assert found.policy.shadows == (Shadow("challenger", 12.5),)
+    assert found.settings.policy.shadows == (Shadow("challenger", 12.5),)
 
 
 def test_one_deployment_takes_everything_without_being_told() -> None:
     found = endpoint("endpoints: {fraud: {deployments: {prod: {model: a}}}}")
-    assert found.policy == TrafficPolicy({"prod": 1.0})
+    assert found.settings.policy == TrafficPolicy({"prod": 1.0})
 
 
 def test_versions_are_given_or_the_first_free_numbers() -> None:
@@ -269,7 +270,7 @@ def test_mistakes_are_named_with_line_path_and_remedy(text: str, message: str) -
 def test_settings_of_the_file_reach_each_deployment(tmp_path: Path) -> None:
     (tmp_path / "headrace.yaml").write_text("replicas: 3\n" + fraud("traffic: {champion: 1}"))
     settings = load_settings(environ={}, directory=tmp_path)
-    assert settings.traffic == {"fraud": TrafficPolicy({"champion": 1.0})}
+    assert settings.endpoints == {"fraud": EndpointSettings(TrafficPolicy({"champion": 1.0}))}
     found = {source.deployment: source.settings for source in settings.models}
     champion, challenger = found["champion"], found["challenger"]
     assert champion is not None
@@ -291,7 +292,8 @@ def test_a_typed_model_keeps_the_policy_that_needs_no_names(tmp_path: Path) -> N
         "  named: {deployments: {prod: {model: b.onnx}}}"
     )
     settings = load_settings(["fraud.onnx", "named.onnx"], environ={}, directory=tmp_path)
-    assert settings.traffic == {"fraud": TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))}
+    policy = TrafficPolicy(fallback=(ConstantFallback({"y": 0}),))
+    assert settings.endpoints == {"fraud": EndpointSettings(policy)}
 
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])

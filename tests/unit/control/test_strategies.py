@@ -53,3 +53,9 @@ def test_wrong_linear_steps(text: str) -> None:
 def test_wrong_steps(step: Step) -> None:
     with pytest.raises(errors.BadSettings, match="a step needs"):
         strategies.check((step,))
+
+
+def test_steps_can_be_counted() -> None:
+    assert len(strategies.linear("0.1/1s")) == 999
+    with pytest.raises(errors.BadSettings, match="more than 1000: rise by"):
+        strategies.linear("0.0000001/1s")

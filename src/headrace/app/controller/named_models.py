@@ -14,7 +14,7 @@ from headrace.app.watching import Change, Watched, Watcher
 from headrace.control.observed import Desired, Observed
 from headrace.core.endpoint_records import MANUAL, Owner, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, deployment_id
-from headrace.core.traffic import EndpointTraffic, TrafficPolicy
+from headrace.core.traffic import EndpointTraffic
 
 
 class NamedModels:
@@ -60,7 +60,7 @@ class NamedModels:
             self.watched = await asyncio.to_thread(watching.first_look, candidates)
             self._watcher = Watcher(self._settings, self.watched)
         results = await sources.inspect(candidates, self._settings.trust) if candidates else []
-        records = records_of(candidates, results, self._settings.traffic, self._owner())
+        records = records_of(candidates, results, self._settings, self._owner())
         wanted = {spec.id: record.at_work(spec) for record in records for spec in record.deployments}
         for candidate, result in zip(candidates, results, strict=True):
             self._want(candidate, result if isinstance(result, sources.Failure) else wanted[result.id])
@@ -88,7 +88,7 @@ class NamedModels:
         """Requests for the candidate's deployment go to this version of it."""
         endpoint = candidate.endpoint
         known = self._desired.traffic.get(endpoint)
-        traffic = known or EndpointTraffic(self._settings.traffic.get(endpoint, TrafficPolicy()))
+        traffic = known or EndpointTraffic(self._settings.endpoint(endpoint).policy)
         self._desired.traffic[endpoint] = traffic.aimed(candidate.deployment, deployment_id(endpoint, version))
 
     def _serving(self, endpoint: str, deployment: str) -> str | None:
@@ -135,7 +135,7 @@ class NamedModels:
         self._want(change.candidate, result)
         if endpoint not in self._endpoints.records:
             self._aim(change.candidate, result.version)
-            await self._endpoints.begin(records_of([change.candidate], [result], self._settings.traffic, self._owner()))
+            await self._endpoints.begin(records_of([change.candidate], [result], self._settings, self._owner()))
             return
         aims = change.candidate.served or serving is None
         replaces = change.replaces is not None

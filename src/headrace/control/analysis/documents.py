@@ -62,3 +62,19 @@ def _shown(message: str) -> str:
     what, _, path = message.partition(" - at ")
     key = path.strip("`").removeprefix("$").removeprefix(".")
     return f"{key}: {what[0].lower()}{what[1:]}" if key else f"{what[0].lower()}{what[1:]}"
+
+
+def document_of(settings: msgspec.Struct) -> dict[str, Any]:
+    """The way back: what differs from the defaults. ``settings_of`` makes the same settings of it."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default:
+            found[field.name] = _shown_value(value)
+    return found
+
+
+def _shown_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_shown_value(item) for item in value]
+    return document_of(value) if isinstance(value, msgspec.Struct) else value

@@ -14,7 +14,7 @@ import pytest
 
 from headrace.app import events, orders, roles, sources
 from headrace.app.controller.controller import Controller
-from headrace.app.settings import DeploymentSettings, ServeSettings
+from headrace.app.settings import DeploymentSettings, EndpointSettings, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.app.watching import Change
 from headrace.control.observed import ObservedEnvironment
@@ -433,12 +433,12 @@ def test_what_the_management_api_reads(make: Make) -> None:
     assert world.controller.events(0) == []
 
 
-SPLIT = {"m": TrafficPolicy({"champion": 3.0, "challenger": 1.0})}
+SPLIT = {"m": EndpointSettings(TrafficPolicy({"champion": 3.0, "challenger": 1.0}))}
 
 
 def split(make: Make, **settings: Any) -> tuple[World, orders.StartWorker, orders.StartWorker]:
     """A champion (version 1) and a challenger (2) that are asked for and start."""
-    world = make(traffic=SPLIT, **settings)
+    world = make(endpoints=SPLIT, **settings)
     world.names = {"1": "champion", "2": "challenger", "3": "challenger"}
     champion, challenger = starts(world.serve(spec(), spec(version="2", digest="d2")))
     return world, champion, challenger
@@ -491,7 +491,7 @@ def test_a_deployment_that_cannot_load_is_said_to_be_out_and_the_server_is_not_r
 
 
 def test_a_deployment_whose_file_is_bad_keeps_its_name(make: Make) -> None:
-    world = make(traffic=SPLIT)
+    world = make(endpoints=SPLIT)
     world.names = {"1": "champion", "2": "challenger"}
     (champion,) = starts(world.serve(spec(), Failure("m", "2", "no model")))
     world.ready(champion)

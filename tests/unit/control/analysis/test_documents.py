@@ -28,7 +28,7 @@ def test_what_is_left_out_has_its_default() -> None:
 
 def test_the_example_of_the_manual_is_valid() -> None:
     manual = (Path(__file__).parents[4] / "docs" / "rollouts.md").read_text()
-    _, _, rest = manual.partition("```yaml\n")
+    _, _, rest = manual.partition("```yaml\n# strict.yaml\n")
     found = settings_of(yaml.safe_load(rest.partition("```")[0]))
     assert found.predictions.gate
     assert found.latency.quantiles == (0.5, 0.99)
