@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AZURITE := $(VENV)/azurite/.installed
 TESTS ?= tests
 WORKERS ?= 2
 SECONDS ?= 60
@@ -20,10 +21,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $@
 
+$(AZURITE): $(STAMP) tests/azurite/package-lock.json
+	$(BIN)/python scripts/install_azurite.py
+	@touch $@
+
 demo: $(STAMP) ## train a real model, serve it, ask it over REST and gRPC
 	$(BIN)/python examples/demo.py
 
-test: $(STAMP) ## all tests, with real processes and real clients
+test: $(STAMP) $(AZURITE) ## all tests, with real processes and real clients
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 check: $(STAMP) ## formatting, lint, types, import layers; changes nothing

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from headrace.store.database import sqlite_url
-from tests import postgres, s3
+from tests import postgres
+from tests.object_servers import SERVERS, Bucket, Server
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +36,31 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[s3.Server]:
-    with s3.running() as server:
+def object_servers() -> Iterator[Callable[[str], Server]]:
+    """The server of ``s3``, ``gs`` or ``az``; each starts when it is asked for first."""
+    with ExitStack() as running:
+        started: dict[str, Server] = {}
+
+        def server(scheme: str) -> Server:
+            if scheme not in started:
+                started[scheme] = running.enter_context(SERVERS[scheme]())
+            return started[scheme]
+
         yield server
 
 
 @pytest.fixture
-def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of an empty bucket that this process can reach."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    return s3_server.new_bucket()
+def new_bucket(object_servers: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Bucket]:
+    def make(scheme: str) -> Bucket:
+        server = object_servers(scheme)
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        return Bucket(f"{scheme}://{server.new_bucket()}")
+
+    return make
+
+
+@pytest.fixture(params=sorted(SERVERS))
+def bucket(request: pytest.FixtureRequest, new_bucket: Callable[[str], Bucket]) -> Bucket:
+    """An empty bucket of each kind of object store."""
+    return new_bucket(request.param)

@@ -7,6 +7,7 @@ machine's role. An object appears when its upload is complete, so nothing half-w
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,9 @@ from headrace.store.artifacts import CHUNK, Artifacts, Collected, Progress, chan
 SCHEMES = ("s3", "gs", "az")
 _REFRESH_AFTER = timedelta(hours=1)
 """A blob older than this is made young when it is put again; shorter than any grace of ``collect``."""
+
+_REASON = re.compile(r"<Code>([^<]*)</Code>\s*<Message>([^<\n]*)")
+"""The XML in which all three kinds of store say why."""
 
 
 class ObjectArtifacts(Artifacts):
@@ -33,17 +37,21 @@ class ObjectArtifacts(Artifacts):
         import obstore
 
         with _typed(self.where(digest)):
-            if self._fresh(key_of(digest), source.stat().st_size):
-                progress(source.stat().st_size)
+            size = source.stat().st_size
+            if self._fresh(key_of(digest), size):
+                progress(size)
                 return
-            wrong = _Wrong()
+            upload = _Upload(source, digest, progress)
             try:
-                obstore.put(self._store, key_of(digest), _chunks_of(source, digest, progress, wrong))
+                obstore.put(self._store, key_of(digest), upload.chunks())
             except Exception as error:
                 # An error inside the generator comes back as another one, after the upload was given up.
-                if wrong.found is not None:
-                    raise wrong.found from error
-                raise
+                if upload.wrong is not None:
+                    raise upload.wrong from error
+                # Of several writers of one blob Azure drops the parts of all but the first that ends.
+                if not self._fresh(key_of(digest), size):
+                    raise
+                progress(size - upload.moved)
 
     def size(self, digest: str) -> int | None:
         meta = self._head(key_of(digest))
@@ -94,28 +102,36 @@ class ObjectArtifacts(Artifacts):
         return Collected(count, size)
 
 
-class _Wrong:
-    """Carries the real error out of a generator that native code consumes."""
+class _Upload:
+    """A file in pieces for native code, and what happened while they were made."""
 
-    found: errors.HeadraceError | None = None
+    def __init__(self, source: Path, digest: str, progress: Progress) -> None:
+        self._source = source
+        self._digest = digest
+        self._progress = progress
+        self.moved = 0
+        self.wrong: errors.HeadraceError | None = None
 
+    def chunks(self) -> Iterator[bytes]:
+        """The last piece is held back until the digest is known to be right."""
+        seen = hashlib.sha256()
+        held = b""
+        with self._source.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                seen.update(chunk)
+                if held:
+                    yield held
+                    self._move(len(held))
+                held = chunk
+        if f"sha256:{seen.hexdigest()}" != self._digest:
+            self.wrong = changed(self._source, self._digest)
+            raise self.wrong
+        yield held
+        self._move(len(held))
 
-def _chunks_of(source: Path, digest: str, progress: Progress, wrong: _Wrong) -> Iterator[bytes]:
-    """The file in pieces; the last one is held back until the digest is known to be right."""
-    seen = hashlib.sha256()
-    held = b""
-    with source.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            seen.update(chunk)
-            if held:
-                yield held
-                progress(len(held))
-            held = chunk
-    if f"sha256:{seen.hexdigest()}" != digest:
-        wrong.found = changed(source, digest)
-        raise wrong.found
-    yield held
-    progress(len(held))
+    def _move(self, size: int) -> None:
+        self.moved += size
+        self._progress(size)
 
 
 def download(url: str, folder: Path, progress: Progress) -> Path:
@@ -198,5 +214,11 @@ def _typed(where: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
-        # The first line says what; the rest is the library's own trace.
-        raise errors.StoreFailed(f"{where}: {str(error).strip().splitlines()[0]}") from error
+        raise errors.StoreFailed(f"{where}: {_said(str(error).strip())}") from error
+
+
+def _said(text: str) -> str:
+    """What happened, and the server's own words for it; the rest of the text is the library's trace."""
+    first = text.splitlines()[0].partition(": <?xml")[0]
+    reason = _REASON.search(text)
+    return f"{first}: {reason[1]}: {reason[2].strip()}" if reason else first

@@ -12,6 +12,7 @@ import pytest
 from headrace.api import artifacts
 from headrace.api.registry_schema import UploadState
 from headrace.app.registry_state import Location
+from tests.object_servers import Bucket
 from tests.unit.api.conftest import opened
 
 CONTENT = random.Random(7).randbytes(3_000_000)
@@ -143,9 +144,9 @@ def test_two_who_send_the_same(api: Any, tmp_path: Path) -> None:
     assert put(api, 10, SIZE).status_code == 201
 
 
-@pytest.mark.xdist_group("s3")
-def test_files_in_an_object_store(bucket: str, tmp_path: Path, controller: Any) -> None:
-    location = Location(tmp_path / "state", None, f"s3://{bucket}/blobs")
+@pytest.mark.xdist_group("object-stores")
+def test_files_in_an_object_store(bucket: Bucket, tmp_path: Path, controller: Any) -> None:
+    location = Location(tmp_path / "state", None, f"{bucket.url}/blobs")
     with opened(location, controller, tmp_path) as api:
         assert put(api, 0, 1_000_000).status_code == 202
         assert put(api, 1_000_000, SIZE).status_code == 201

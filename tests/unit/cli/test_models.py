@@ -22,7 +22,8 @@ from headrace.app import pushing
 from headrace.cli.main import app
 from headrace.cli.transfer_bar import transfer_bar
 from headrace.protocols import golden_lines
-from tests import models, registry_server, s3
+from tests import models, registry_server
+from tests.object_servers import Bucket
 
 Run = Callable[..., tuple[int, str]]
 
@@ -199,14 +200,14 @@ def test_an_mlflow_folder_tells_its_packages(ask: Callable[..., Any], tmp_path: 
 
 
 @directly
-@pytest.mark.xdist_group("s3")
+@pytest.mark.xdist_group("object-stores")
 def test_a_model_from_and_in_an_object_store(
-    run: Run, ask: Callable[..., Any], onnx: Path, tmp_path: Path, s3_server: s3.Server, bucket: str
+    run: Run, ask: Callable[..., Any], onnx: Path, tmp_path: Path, bucket: Bucket
 ) -> None:
-    s3_server.put(bucket, "models/fraud.onnx", onnx.read_bytes())
-    files = ("--artifacts", f"s3://{bucket}/blobs")
-    [pushed] = ask("push", f"s3://{bucket}/models/fraud.onnx", *files)
-    assert pushed["version"]["provenance"]["source"] == f"s3://{bucket}/models/fraud.onnx"
+    bucket.put("models/fraud.onnx", onnx.read_bytes())
+    files = ("--artifacts", f"{bucket.url}/blobs")
+    [pushed] = ask("push", f"{bucket.url}/models/fraud.onnx", *files)
+    assert pushed["version"]["provenance"]["source"] == f"{bucket.url}/models/fraud.onnx"
     assert ask("verify", *files) == [{"version": "fraud@1", "ok": True, "problems": []}]
     assert run("pull", "fraud", tmp_path / "copy", *files)[0] == 0
     assert (tmp_path / "copy" / "model" / "fraud.onnx").read_bytes() == onnx.read_bytes()

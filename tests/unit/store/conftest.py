@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from headrace.core.versions import Draft, Provenance, StoredFile
 from headrace.store.artifacts import Artifacts, open_artifacts
 from headrace.store.database import Database, open_database
 from headrace.store.state import State
+from tests.object_servers import SERVERS, Bucket
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ def draft() -> Draft:
     return make_draft()
 
 
-@pytest.fixture(params=["folder", "s3"])
-def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Artifacts:
+@pytest.fixture(params=["folder", *sorted(SERVERS)])
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[str], Bucket]) -> Artifacts:
     """An empty home of blobs."""
     if request.param == "folder":
         return open_artifacts(str(tmp_path / "artifacts"))
-    return open_artifacts(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
+    return open_artifacts(f"{new_bucket(request.param).url}/some/prefix")

@@ -1,4 +1,4 @@
-"""What every home of blobs must do: a folder, and a real S3-compatible server."""
+"""What every home of blobs must do: a folder, and real servers of object stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from headrace.core import errors
 from headrace.store.artifacts import Artifacts, Collected, key_of, open_artifacts
 
-pytestmark = pytest.mark.xdist_group("s3")
+pytestmark = pytest.mark.xdist_group("object-stores")
 
 BIG = 12 << 20
 """More than one part of a multipart upload."""
