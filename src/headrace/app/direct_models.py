@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from headrace.app import pushing, stored_versions
+from headrace.app import collecting, pushing, stored_versions
 from headrace.app.models_service import Progress, folder_of
 from headrace.app.pushing import Pushed, PushRequest
 from headrace.app.registry_state import RegistryState
@@ -72,7 +72,7 @@ class DirectModels:
 
     def collect(self, grace_s: float, *, dry_run: bool) -> Collected:
         with self._state.changing("headrace models gc") as registry:
-            return stored_versions.collect(self._state, registry, grace_s, dry_run=dry_run)
+            return collecting.collect(self._state, registry, grace_s, dry_run=dry_run)
 
     def changes(self, limit: int, model: str | None) -> list[Event]:
         return self._registry.changes(limit, model)

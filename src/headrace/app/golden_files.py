@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from headrace.app.owned_state import OwnedState
-from headrace.app.registered_models import local_copy
 from headrace.app.registry_state import RegistryState, open_registry
 from headrace.app.state_location import Location
+from headrace.app.version_copies import local_copy
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.endpoint_records import entries

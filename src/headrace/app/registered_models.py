@@ -6,7 +6,6 @@ an alias changes nothing that runs.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -14,10 +13,10 @@ import msgspec
 from headrace.app.model_sources import is_reference
 from headrace.app.registry_state import Location, RegistryState, open_registry
 from headrace.app.settings import ModelSource, ServeSettings
-from headrace.app.stored_versions import Progress, pull
+from headrace.app.stored_versions import Progress
+from headrace.app.version_copies import local_copy
 from headrace.core import errors, names
 from headrace.core.versions import Version
-from headrace.runtimes import digest
 
 
 def with_registered(settings: ServeSettings, location: Location, progress: Progress) -> ServeSettings:
@@ -73,24 +72,3 @@ def _source(source: ModelSource, version: Version, folder: Path) -> ModelSource:
         registered=version.ref,
         requirements=None if version.draft.requirements is None else str(folder / version.draft.requirements),
     )
-
-
-def local_copy(state: RegistryState, version: Version, directory: Path, progress: Progress) -> Path:
-    """The folder with the version's files; made when it is not there, or not what it should be any more."""
-    # "@" is in no model's name, so that no two versions share a folder.
-    folder = directory / "versions" / f"{version.draft.model.replace('/', '@')}@{version.number}"
-    if folder.exists() and not _is_whole(folder, version):
-        shutil.rmtree(folder)
-    if not folder.exists():
-        try:
-            pull(state, version, folder, progress)
-        except errors.Conflict:
-            if not _is_whole(folder, version):  # another server fetched it at the same time
-                raise
-    return folder
-
-
-def _is_whole(folder: Path, version: Version) -> bool:
-    expected = {file.path: file.digest for file in version.draft.files}
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return there == set(expected) and all(digest.of_file(folder / path) == wanted for path, wanted in expected.items())

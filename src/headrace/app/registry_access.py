@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from headrace.app import registering, stored_versions
+from headrace.app import collecting, registering, stored_versions
 from headrace.app.registry_state import RegistryState
 from headrace.control.registry import Registry
 from headrace.core import errors
@@ -65,7 +65,7 @@ class OwnedRegistry:
 
     def collect(self, grace_s: float, who: str, *, dry_run: bool) -> tuple[int, int]:
         with self.changing(who) as registry:
-            done = stored_versions.collect(self._state, registry, grace_s, dry_run=dry_run)
+            done = collecting.collect(self._state, registry, grace_s, dry_run=dry_run)
         return done.blobs, done.size
 
 

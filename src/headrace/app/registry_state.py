@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 from headrace.app.state_location import Location, locate
 from headrace.control.registry import Registry
 from headrace.core import errors
+from headrace.core.endpoint_records import EndpointRecord
 from headrace.store import lease
 from headrace.store.artifacts import Artifacts, open_artifacts
 from headrace.store.database import Database, open_database, sqlite_url
@@ -49,6 +51,16 @@ class RegistryState:
         """Files that clients of the management API send."""
         self.registry = Registry(State(database), time.time, self.who)
         """For reading."""
+
+    @property
+    def directory(self) -> Path:
+        """The state directory: also what a shared database does not hold is there, for this machine."""
+        return self._location.directory
+
+    def records(self) -> list[EndpointRecord]:
+        """Endpoints as they shall be."""
+        with State(self._database).reading() as transaction:
+            return transaction.endpoints.all()
 
     def holder(self, name: str, now: float) -> str | None:
         """Who holds a lease of a shared database now (seconds since 1970); None when nobody does."""

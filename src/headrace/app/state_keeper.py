@@ -11,10 +11,10 @@ import msgspec
 
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.owned_state import RENEW_EVERY_S, OwnedState
-from headrace.app.registered_models import local_copy
 from headrace.app.registry_state import RegistryState
 from headrace.app.rollouts import Rollouts
 from headrace.app.state_location import Location
+from headrace.app.version_copies import local_copy
 from headrace.core import errors
 from headrace.core.endpoint_records import EndpointRecord, entries
 from headrace.core.endpoints import DeploymentSpec

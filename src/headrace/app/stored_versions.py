@@ -1,19 +1,16 @@
-"""Files of registered versions: brought back to disk, verified where they are, and cleaned up."""
+"""Files of registered versions: brought back to disk, and verified where they are."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from headrace.app.registry_state import RegistryState
-from headrace.control.registry import Registry
 from headrace.core import errors
 from headrace.core.versions import Version
 from headrace.runtimes import version_files
-from headrace.store.artifacts import Collected
 
 Progress = Callable[[str, int, int], None]
 """What is being moved, bytes that were just moved, bytes in all."""
@@ -47,12 +44,3 @@ def verify(state: RegistryState, versions: Iterable[Version], progress: Progress
             except errors.Corrupted as error:
                 problems.append(f"{file.path}: {error.message}")
         yield Verdict(version, tuple(problems))
-
-
-def collect(state: RegistryState, registry: Registry, grace_s: float, *, dry_run: bool) -> Collected:
-    """Remove files that no version refers to and that nobody stored within the last ``grace_s`` seconds, and uploads
-    that nobody went on with; ``registry`` is one that may change."""
-    oldest = time.time() - grace_s
-    blobs = state.artifacts.collect(registry.blobs(), oldest, dry_run=dry_run)
-    unfinished = state.uploads.collect(oldest, dry_run=dry_run)
-    return Collected(blobs.blobs + unfinished.blobs, blobs.size + unfinished.size)

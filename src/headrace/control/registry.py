@@ -87,6 +87,11 @@ class Registry:
         with self._state.reading() as transaction:
             return transaction.trust.of(version.draft.trust_digest)
 
+    def numbers(self) -> list[tuple[str, int]]:
+        """Model and number of every version."""
+        with self._state.reading() as transaction:
+            return transaction.models.numbers()
+
     def blobs(self) -> set[str]:
         """Digests of the files that versions refer to."""
         with self._state.reading() as transaction:

@@ -94,6 +94,13 @@ class Models:
         """Remove a version; its files go with the next ``gc``."""
         self._connection.execute(sa.delete(VERSIONS).where(VERSIONS.c.model == model, VERSIONS.c.version == number))
 
+    def numbers(self) -> list[tuple[str, int]]:
+        """Model and number of every version."""
+        return [
+            (row.model, int(row.version))
+            for row in self._connection.execute(sa.select(VERSIONS.c.model, VERSIONS.c.version))
+        ]
+
     def blobs(self) -> set[str]:
         """Digests of all files that a version refers to."""
         return set(self._connection.scalars(sa.select(VERSION_FILES.c.digest).distinct()))

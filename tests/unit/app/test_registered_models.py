@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import registered_models, sources
+from headrace.app import sources, version_copies
 from headrace.app.model_sources import parse_source
 from headrace.app.registered_models import with_registered
 from headrace.app.registry_state import Location, RegistryState, open_registry
@@ -112,7 +112,7 @@ def test_two_servers_may_fetch_at_once(
         pull(opened, state.registry.resolve("team/pricer@3"), target, ignore)
         pull(opened, state.registry.resolve("team/pricer@3"), target, ignore)
 
-    monkeypatch.setattr(registered_models, "pull", after_another)
+    monkeypatch.setattr(version_copies, "pull", after_another)
     assert resolve(location, "team/pricer@3").models[0].path == str(copy_of(location))
 
 
