@@ -330,6 +330,39 @@ def test_keys_outlive_the_processes_that_check_them(keys: Keys) -> None:
     eventually(lambda: keys.status(late) == 200, timeout=WITHIN_S)
 
 
+def test_the_management_port_makes_keys_that_work_at_once_and_never_twice(keys: Keys) -> None:
+    url = keys.server.management_url
+    with headrace.Client(keys.server.url, management_url=url, api_key=keys.admin) as client:
+        made = client.keys.create("remote", ["predict"], ["echo"])
+        assert httpx.get(f"{url}/api/v1/keys", headers={"x-api-key": made.key}).status_code == 403
+        eventually(lambda: {keys.status(made.key) for _ in range(8)} == {200}, timeout=WITHIN_S)
+        story = client.keys.show("remote")
+        assert [(event.what, event.who) for event in story.events] == [("key.create", "key:admin")]
+        client.keys.revoke("remote", why="enough")
+        eventually(lambda: {keys.status(made.key) for _ in range(8)} == {401}, timeout=WITHIN_S)
+    headers = {"x-api-key": keys.admin, "idempotency-key": "c2f7"}
+    body = {"name": "once", "scopes": ["metrics"]}
+    first = httpx.post(f"{url}/api/v1/keys", json=body, headers=headers)
+    assert first.status_code == 201
+    again = httpx.post(f"{url}/api/v1/keys", json=body, headers=headers)
+    assert (again.status_code, again.json()["code"]) == (409, "secret_shown_once")
+    secret = first.json()["key"].rpartition("_")[2]
+    kept = b"".join(path.read_bytes() for path in keys.state.iterdir() if path.is_file())
+    assert secret.encode() not in kept
+    assert secret not in keys.server.log()
+    manager = httpx.get(f"{url}/api/v1/keys", headers={"x-api-key": keys.manager})
+    assert (manager.status_code, manager.json()["code"]) == (403, "forbidden")
+
+
+def test_commands_with_an_admin_key_go_through_the_server(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_API_KEY", keys.admin)
+    made = keys.make("through", "-s", "metrics")
+    management = f"{keys.server.management_url}/metrics"
+    assert httpx.get(management, headers={"x-api-key": made}).status_code == 200, "at once"
+    (event,) = headrace_keys(keys.state, "show", "through")["events"]
+    assert event["who"] == "key:admin"
+
+
 # --- hostile ---------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from headrace.api import (
     experiment_routes,
     health,
     index,
+    keys,
     metrics,
     models,
     problems,
@@ -37,6 +38,7 @@ from headrace.api.ports import (
     ControllerView,
     EndpointCommands,
     ExperimentCommands,
+    KeyAccess,
     RegistryAccess,
     RolloutCommands,
 )
@@ -68,6 +70,7 @@ def create_app(
     guard: Guard | None = None,
     schema: Callable[[], str] | None = None,
     experiments: ExperimentCommands | None = None,
+    key_access: KeyAccess | None = None,
 ) -> FastAPI:
     """The management application.
 
@@ -80,6 +83,7 @@ def create_app(
     rollouts            what can be done to rollouts; None: there are none
     registry            None: this server owns none, and the routes of the registry say so
     experiments         None: there are none
+    key_access          the keys of this server's state; None: they are not changed here
     guard               who may do what; None lets everybody in
     schema              the JSON Schema of headrace.yaml; None: it is not shown
     """
@@ -97,7 +101,9 @@ def create_app(
     app.add_middleware(RequestChecks)
     app.add_middleware(KeyCheck, guard=guard or Guard())
     app.add_middleware(HostCheck, allowed=allowed_hosts)
-    app.include_router(index.router(view, registry=registry is not None, rollouts=rollouts is not None))
+    app.include_router(
+        index.router(view, registry=registry is not None, rollouts=rollouts is not None, keys=key_access is not None)
+    )
     app.include_router(health.router(view))
     app.include_router(metrics.router(metrics_directory, workers))
     api = APIRouter(prefix="/api/v1")
@@ -112,6 +118,8 @@ def create_app(
         api.include_router(settings_schema.router(schema))
     if experiments is not None:
         api.include_router(experiment_routes.router(experiments))
+    if key_access is not None:
+        api.include_router(keys.router(key_access, requests))
     # A model's name may have slashes in it: what follows it in a path comes before the model itself.
     api.include_router(trust.router(registry))
     api.include_router(versions.router(registry, requests, long_work))

@@ -31,7 +31,7 @@ def router(access: RegistryAccess | None, requests: Requests, long_work: LongWor
 
 
 def _collected(own: RegistryAccess, requests: Requests, sent: Sender, wanted: Collect) -> Response:
-    with requests.once(own, sent, wanted) as once:
+    with requests.once(own.registry.reading, sent, wanted) as once:
         if once.earlier is not None:
             return once.earlier
         files, size = own.collect(wanted.grace_s, sent.who, dry_run=wanted.dry_run)

@@ -62,9 +62,14 @@ class Conditions:
         self._match = if_match
         self._none_match = if_none_match
 
+    @property
+    def given(self) -> bool:
+        """The request says something."""
+        return self._match is not None or self._none_match is not None
+
     def require(self, what: str) -> None:
         """Raises PreconditionRequired when the request says nothing."""
-        if self._match is None and self._none_match is None:
+        if not self.given:
             raise errors.PreconditionRequired(
                 f"say which {what} this replaces: send its ETag in If-Match (* for any), or If-None-Match: * when there"
                 " must be none yet"

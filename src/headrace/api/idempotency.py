@@ -12,7 +12,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from headrace.api.caller import caller
-from headrace.api.ports import KeepsAnswers, RegistryAccess
+from headrace.api.ports import KeepsAnswers
 from headrace.control.registry_ports import Transaction
 from headrace.core import errors
 from headrace.core.answers import Answer, Answering
@@ -97,15 +97,17 @@ class Requests:
         self._under_way: set[str] = set()
 
     @contextmanager
-    def once(self, access: RegistryAccess, sent: Sender, body: BaseModel | None) -> Iterator[Once]:
-        """For work in a thread. Raises KeyReused when another request had this key, StateInUse while the first one is
-        under way."""
+    def once(
+        self, reading: Callable[[], AbstractContextManager[Transaction]], sent: Sender, body: BaseModel | None
+    ) -> Iterator[Once]:
+        """For work in a thread, on the state that is read with ``reading``. Raises KeyReused when another request had
+        this key, StateInUse while the first one is under way."""
         fingerprint = sent.fingerprint(body)
         if sent.key is None:
             yield Once(None, fingerprint, None)
             return
         with self._claimed(sent):
-            with access.registry.reading() as transaction:
+            with reading() as transaction:
                 earlier = transaction.answers.of(sent.own_key, time.time())
             _check_same(earlier, fingerprint, sent)
             yield Once(sent.own_key, fingerprint, earlier)

@@ -25,11 +25,13 @@ REGISTRY_LINKS = {
     "changes": "/api/v1/changes",
 }
 ROLLOUT_LINKS = {"rollouts": "/api/v1/rollouts"}
+KEY_LINKS = {"keys": "/api/v1/keys"}
 
 
-def router(view: ControllerView, *, registry: bool, rollouts: bool = False) -> APIRouter:
-    """``registry``: this server has one; ``rollouts``: it drives them."""
+def router(view: ControllerView, *, registry: bool, rollouts: bool = False, keys: bool = False) -> APIRouter:
+    """``registry``: this server has one; ``rollouts``: it drives them; ``keys``: it goes by those of a state."""
     links = LINKS | (REGISTRY_LINKS if registry else {}) | (ROLLOUT_LINKS if rollouts else {})
+    links |= KEY_LINKS if keys else {}
     routes = APIRouter(tags=["index"])
 
     @routes.get("/", summary="Where things are", response_model=Index)

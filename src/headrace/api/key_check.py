@@ -16,7 +16,9 @@ _NEEDED = {"/metrics": keys.Scope.METRICS}
 """What a path takes; every other one takes ``manage``."""
 _FEEDBACK = re.compile(r"/api/v1/experiments/(?P<endpoint>.+)/feedback\Z")
 """Sending outcomes takes ``predict`` of the endpoint, or ``manage``: whoever asks a model knows what came of it."""
-
+_KEYS = "/api/v1/keys"
+"""Whatever begins like this is for holders of an admin key. Nobody gets a key without one: a first key made by whoever
+reaches a port that asks for none would be good wherever and as long as the state is used, and lock out its owner."""
 
 CALLER = "headrace.caller"
 """Key of the ASGI scope under which routes find the ``Principal``."""
@@ -51,5 +53,14 @@ def _check(principal: keys.Principal, method: str, path: str) -> None:
     feedback = _FEEDBACK.match(path) if method == "POST" else None
     if feedback is not None and keys.Scope.MANAGE not in principal.scopes:
         principal.check_predict(feedback["endpoint"])
+        return
+    if path.startswith(_KEYS):
+        if principal is keys.ANYBODY:
+            raise errors.Forbidden(
+                "this server asks nobody for a key, and only the holder of an admin key may see or change keys; on the"
+                " machine of the state: headrace keys bootstrap makes the first one, and headrace keys works without"
+                " the server when HEADRACE_API_KEY is not set"
+            )
+        principal.check(keys.Scope.ADMIN)
         return
     principal.check(_NEEDED.get(path, keys.Scope.MANAGE))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from headrace.control.endpoint_changes import EndpointChange
 from headrace.control.experiments.report import ExperimentReport
+from headrace.control.key_issuer import KeyIssuer
 from headrace.control.registry import Registry
 from headrace.control.rollout import Command
 from headrace.control.rollout_plan import RolloutRequest
@@ -224,4 +225,16 @@ class RegistryAccess(Protocol):
 
     def collect(self, grace_s: float, who: str, *, dry_run: bool) -> tuple[int, int]:
         """Remove files that no version refers to and that are older than ``grace_s``; how many, and their bytes."""
+        ...
+
+
+class KeyAccess(Protocol):
+    """The API keys that this server goes by, for those who may change them."""
+
+    def issuing(self, who: str) -> AbstractContextManager[KeyIssuer]:
+        """For what ``who`` does. Blocking; never called on the event loop. Raises BadSettings, StoreFailed."""
+        ...
+
+    async def followed(self) -> None:
+        """Returns when this server has taken note of a change, or soon after it could not. Called on the event loop."""
         ...

@@ -96,7 +96,7 @@ def router(access: RegistryAccess | None, requests: Requests, long_work: LongWor
 
 
 def _registered(own: RegistryAccess, requests: Requests, sent: Sender, model: str, wanted: RegisterVersion) -> Response:
-    with requests.once(own, sent, wanted) as once:
+    with requests.once(own.registry.reading, sent, wanted) as once:
         if once.earlier is not None:
             return once.earlier
         asked = wanted.registration()
@@ -110,7 +110,7 @@ def _registered(own: RegistryAccess, requests: Requests, sent: Sender, model: st
 
 
 def _verified(own: RegistryAccess, requests: Requests, sent: Sender, reference: str) -> Response:
-    with requests.once(own, sent, None) as once:
+    with requests.once(own.registry.reading, sent, None) as once:
         if once.earlier is not None:
             return once.earlier
         version = own.registry.resolve(reference)

@@ -19,8 +19,9 @@ from headrace.store.state import State
 
 
 @contextmanager
-def open_issuer(location: Location, environ: Mapping[str, str]) -> Iterator[KeyIssuer]:
-    """For commands; makes what is missing. Raises BadSettings, StoreFailed."""
+def open_issuer(location: Location, environ: Mapping[str, str], who: str = "") -> Iterator[KeyIssuer]:
+    """Makes what is missing. ``who`` stands in events; default: the user of this process. Raises BadSettings,
+    StoreFailed."""
     directory = location.directory
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -33,7 +34,7 @@ def open_issuer(location: Location, environ: Mapping[str, str]) -> Iterator[KeyI
 
     database = open_database(_url(location))
     try:
-        yield KeyIssuer(State(database), secret, time.time, who_am_i(), secrets.token_bytes)
+        yield KeyIssuer(State(database), secret, time.time, who or who_am_i(), secrets.token_bytes)
     finally:
         database.close()
 

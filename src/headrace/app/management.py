@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         ControllerView,
         EndpointCommands,
         ExperimentCommands,
+        KeyAccess,
         RegistryAccess,
         RolloutCommands,
     )
@@ -30,10 +31,11 @@ async def serve_management(
     guard: Guard,
     *,
     experiments: ExperimentCommands | None = None,
+    key_access: KeyAccess | None = None,
 ) -> None:
     """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, rollouts, registry, role, guard, experiments)
+    app = await asyncio.to_thread(_build, view, commands, rollouts, registry, role, guard, experiments, key_access)
     import h2corn
 
     from headrace.app import serving
@@ -56,6 +58,7 @@ def _build(  # type: ignore[no-untyped-def]
     role: roles.ControllerRole,
     guard: Guard,
     experiments: ExperimentCommands | None,
+    key_access: KeyAccess | None,
 ):
     from headrace.api.app import create_app
     from headrace.app import settings_schema
@@ -70,4 +73,5 @@ def _build(  # type: ignore[no-untyped-def]
         guard=guard,
         schema=settings_schema.document,
         experiments=experiments,
+        key_access=key_access,
     )

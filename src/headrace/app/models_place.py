@@ -19,28 +19,34 @@ _DEFAULT_URL = "http://127.0.0.1:9000"
 def open_models(location: Location, server: str | None, environ: Mapping[str, str]) -> Iterator[ModelsService]:
     """Through ``server`` (or ``HEADRACE_SERVER``), a management port; else the controller that owns the state; else the
     state itself. Raises BadSettings, StoreFailed, NotReady."""
-    url = server or environ.get(SERVER_VARIABLE) or None
-    if url is None and location.database is None:
-        owner = controller_address.find(location.directory)
-        url = None if owner is None else owner.url
-    if url is not None:
+    url = named_server(server, environ) or owning_server(location)
+    if url is None:
+        with open_registry(location) as state:
+            yield DirectModels(state)
+    else:
         with _through(url) as models:
             yield models
-        return
+
+
+def named_server(server: str | None, environ: Mapping[str, str]) -> str | None:
+    """``server``, or ``HEADRACE_SERVER``."""
+    return server or environ.get(SERVER_VARIABLE) or None
+
+
+def owning_server(location: Location) -> str | None:
+    """URL of the management port of the controller that owns the state; None when none answers. Raises StoreFailed."""
+    if location.database is None:
+        owner = controller_address.find(location.directory)
+        return None if owner is None else owner.url
     with open_registry(location) as state:
-        url = None if location.database is None else _holder_of(state)
-        if url is None:
-            yield DirectModels(state)
-            return
-    with _through(url) as models:
-        yield models
+        return _holder_of(state)
 
 
 def find_controller(location: Location, server: str | None, environ: Mapping[str, str]) -> str:
     """URL of the management port to ask: the one that is named, else of the controller that owns the state, else the
     one that a server has by default."""
-    url = server or environ.get(SERVER_VARIABLE)
-    if url:
+    url = named_server(server, environ)
+    if url is not None:
         return url
     owner = controller_address.find(location.directory)
     return _DEFAULT_URL if owner is None else owner.url

@@ -18,7 +18,7 @@ from headrace.cli.outcome import epilog, reported
 from headrace.core import errors
 
 if TYPE_CHECKING:
-    from headrace.control.key_issuer import KeyIssuer
+    from headrace.app.keys_service import KeysService
     from headrace.core.keys import Scope
 
 GROUP_EXAMPLES = """\
@@ -32,7 +32,8 @@ Examples:
 
   headrace keys revoke checkout --why "laptop lost"
 
-Servers that use the same --state or --database follow within a second or two.
+They work through the server that owns the state when $HEADRACE_API_KEY is set, to an admin key, else on the state
+itself. Servers that use the same --state or --database follow within a second or two.
 """
 
 app = typer.Typer(
@@ -45,17 +46,26 @@ app = typer.Typer(
 Expires = Annotated[
     str | None, typer.Option("--expires", metavar="TIME", help="From now: 12h, 90d. Default: it does not expire.")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Management port to ask, with the admin key of $HEADRACE_API_KEY; default: $HEADRACE_SERVER, else with"
+        " such a key whoever owns the state, else the state itself.",
+    ),
+]
 NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="A key's name, or its id as list shows it.")]
 
 
 @contextmanager
-def _opened(state: str | None, database: str | None, as_json: bool) -> Iterator[KeyIssuer]:
+def _opened(state: str | None, database: str | None, server: str | None, as_json: bool) -> Iterator[KeysService]:
     with reported(as_json):
-        from headrace.app.key_state import open_issuer
+        from headrace.app.keys_place import open_keys
         from headrace.app.state_location import locate
 
-        with open_issuer(locate(state, database, None, os.environ), os.environ) as opened:
-            yield opened
+        with open_keys(locate(state, database, None, os.environ), server, os.environ) as keys:
+            yield keys
 
 
 def _epilog(*examples: str) -> str:
@@ -72,12 +82,17 @@ def bootstrap(
 ) -> None:
     """Make the first key, which may do everything, and print it: once.
 
-    From then on servers of this state ask for keys.
+    From then on servers of this state ask for keys. Works on the state itself, never through a server.
     """
-    with _opened(state, database, as_json) as issuer:
+    with reported(as_json):
+        from headrace.app.direct_keys import moment
+        from headrace.app.key_state import open_issuer
+        from headrace.app.state_location import locate
         from headrace.cli.key_views import print_issued
 
-        print_issued(issuer.bootstrap(name, _moment(expires)), as_json)
+        ends = moment(_lifetime(expires))
+        with open_issuer(locate(state, database, None, os.environ), os.environ) as issuer:
+            print_issued(issuer.bootstrap(name, ends).view(time.time()), as_json)
 
 
 @app.command(
@@ -99,14 +114,15 @@ def create(
     expires: Expires = None,
     state: State = None,
     database: Database = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it: once."""
-    with _opened(state, database, as_json) as issuer:
+    with _opened(state, database, server, as_json) as keys:
         from headrace.cli.key_views import print_issued
 
         wanted = [_scope(text) for text in scopes]
-        print_issued(issuer.create(name, wanted, endpoints or (), _moment(expires)), as_json)
+        print_issued(keys.create(name, wanted, endpoints or (), expires_in_s=_lifetime(expires)), as_json)
 
 
 @app.command("list", epilog=_epilog("list", "list --all --json"))
@@ -114,23 +130,25 @@ def list_keys(
     every: Annotated[bool, typer.Option("--all", help="Expired and revoked ones too.")] = False,
     state: State = None,
     database: Database = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """List the keys: names, ids and what they may do; never the keys themselves."""
-    with _opened(state, database, as_json) as issuer:
+    with _opened(state, database, server, as_json) as keys:
         from headrace.cli.key_views import print_keys
 
-        print_keys(issuer.all(), time.time(), every=every, as_json=as_json)
+        print_keys(keys.list(), every=every, as_json=as_json)
 
 
 @app.command(epilog=_epilog("show checkout", "show k7q2mzt4x3ab --json"))
-def show(key: NameOrId, state: State = None, database: Database = None, as_json: AsJson = False) -> None:
+def show(
+    key: NameOrId, state: State = None, database: Database = None, server: Server = None, as_json: AsJson = False
+) -> None:
     """Show the keys of a name, or one by its id, with what happened to them."""
-    with _opened(state, database, as_json) as issuer:
+    with _opened(state, database, server, as_json) as keys:
         from headrace.cli.key_views import print_story
 
-        found = issuer.get(key)
-        print_story(found, issuer.history(found[0].name), time.time(), as_json)
+        print_story(keys.show(key), as_json)
 
 
 @app.command(epilog=_epilog("rotate checkout", "rotate checkout --grace 7d --expires 90d", "rotate checkout --grace 0"))
@@ -146,26 +164,31 @@ def rotate(
     why: Reason = "",
     state: State = None,
     database: Database = None,
+    server: Server = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a second key of the same name and rights, and print it: once. Both are live until the grace is over."""
-    with _opened(state, database, as_json) as issuer:
+    with _opened(state, database, server, as_json) as keys:
         from headrace.cli.key_views import print_issued
 
-        issued = issuer.rotate(name, _seconds("--grace", grace), _moment(expires), why)
-        older = [record for record in issuer.get(name) if record.id != issued.record.id][-1:]
-        print_issued(issued, as_json, older)
+        grace_s = _seconds("--grace", grace)
+        print_issued(keys.rotate(name, grace_s=grace_s, expires_in_s=_lifetime(expires), why=why), as_json)
 
 
 @app.command(epilog=_epilog("revoke checkout --why 'laptop lost'", "revoke k7q2mzt4x3ab"))
 def revoke(
-    key: NameOrId, why: Reason = "", state: State = None, database: Database = None, as_json: AsJson = False
+    key: NameOrId,
+    why: Reason = "",
+    state: State = None,
+    database: Database = None,
+    server: Server = None,
+    as_json: AsJson = False,
 ) -> None:
     """End a key, or every live key of a name. It cannot be undone."""
-    with _opened(state, database, as_json) as issuer:
+    with _opened(state, database, server, as_json) as keys:
         from headrace.cli.key_views import print_revoked
 
-        print_revoked(issuer.revoke(key, why), time.time(), as_json)
+        print_revoked(keys.revoke(key, why=why), as_json)
 
 
 def _scope(text: str) -> Scope:
@@ -177,8 +200,8 @@ def _scope(text: str) -> Scope:
         raise errors.BadSettings(f"--scope {text!r}: there is no such scope; there are {', '.join(Scope)}") from None
 
 
-def _moment(text: str | None) -> float | None:
-    return None if text is None else time.time() + _seconds("--expires", text)
+def _lifetime(text: str | None) -> float | None:
+    return None if text is None else _seconds("--expires", text)
 
 
 def _seconds(option: str, text: str) -> float:

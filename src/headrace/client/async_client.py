@@ -26,6 +26,7 @@ from headrace.client.endpoints import AsyncEndpoints
 from headrace.client.errors import error_from_response
 from headrace.client.experiments import AsyncExperiments
 from headrace.client.inputs import Inputs, to_tensors
+from headrace.client.keys import AsyncKeys
 from headrace.client.management import Management
 from headrace.client.metadata import ModelMetadata, decode_metadata
 from headrace.client.registry import AsyncModels
@@ -55,7 +56,8 @@ class AsyncClient:
     ``models.push("fraud.onnx")``, …; called, ``models()`` names what is served. ``endpoints`` is what is served there,
     and how: ``endpoints.apply("headrace.yaml")``, ``endpoints.scale("fraud", 3)``, …; ``rollouts`` moves it to other
     versions: ``rollouts.start("fraud", "8")``, …; ``experiments`` compares its deployments:
-    ``experiments.start("fraud", ["champion", "challenger"])``, ``experiments.feedback(…)``."""
+    ``experiments.start("fraud", ["champion", "challenger"])``, ``experiments.feedback(…)``; ``keys`` are the server's
+    API keys, for clients with an admin key: ``keys.create("checkout", ["predict"], ["fraud"])``, …."""
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class AsyncClient:
         self.endpoints = AsyncEndpoints(management)
         self.rollouts = AsyncRollouts(management)
         self.experiments = AsyncExperiments(management)
+        self.keys = AsyncKeys(management)
         self.timeout = timeout
         self._policy = RetryPolicy(retries=retries)
         self._sleep = sleep

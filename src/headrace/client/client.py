@@ -20,6 +20,7 @@ from headrace.client.async_client import AsyncClient
 from headrace.client.endpoints import Endpoints
 from headrace.client.experiments import Experiments
 from headrace.client.inputs import Inputs
+from headrace.client.keys import Keys
 from headrace.client.metadata import ModelMetadata
 from headrace.client.models import Models
 from headrace.client.rollouts import Rollouts
@@ -67,6 +68,7 @@ class Client:
         self.endpoints = Endpoints(self._async.endpoints, self._loop.run)
         self.rollouts = Rollouts(self._async.rollouts, self._loop.run)
         self.experiments = Experiments(self._async.experiments, self._loop.run)
+        self.keys = Keys(self._async.keys, self._loop.run)
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)
 
     @property

@@ -6,13 +6,16 @@ of keys. So keys can be made and revoked while a server owns the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import msgspec
 
+from headrace.control.joined_state import JoinedState
 from headrace.control.registry_ports import State, Transaction
 from headrace.core import errors, keys
+from headrace.core.key_views import IssuedKey, KeyStory, KeyView
 from headrace.core.keys import KeyRecord, KeySet, KeyState, Scope
 from headrace.core.versions import Event
 
@@ -26,10 +29,16 @@ _CHECKED = b"headrace: the secret of the keys"
 
 
 class Issued(NamedTuple):
-    """A new key. ``token`` is nowhere else, and cannot be found again."""
+    """A new key. ``token`` is nowhere else, and cannot be found again. ``before``: the one that it follows, as it ends
+    now."""
 
     record: KeyRecord
     token: str
+    before: KeyRecord | None = None
+
+    def view(self, now: float) -> IssuedKey:
+        before = None if self.before is None else KeyView.of(self.before, now)
+        return IssuedKey.of(self.record, now, key=self.token, before=before)
 
 
 class KeyIssuer:
@@ -43,6 +52,19 @@ class KeyIssuer:
         self._clock = clock
         self._who = who
         self._randomness = randomness
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """One consistent view of everything."""
+        return self._state.reading()
+
+    @contextmanager
+    def together(self) -> Iterator[tuple[KeyIssuer, Transaction]]:
+        """Several steps in one transaction, with what else must happen or not happen with them. Nobody else changes
+        keys meanwhile."""
+        with self._state.writing() as transaction:
+            transaction.keys.lock()
+            joined = JoinedState(transaction)
+            yield KeyIssuer(joined, self._secret, self._clock, self._who, self._randomness), transaction
 
     def bootstrap(self, name: str, expires: float | None) -> Issued:
         """The first key, which may do everything. Raises Conflict when there is one already."""
@@ -91,12 +113,14 @@ class KeyIssuer:
                 )
             old = live[0]
             now = self._clock()
-            ends = now + grace_s
-            if expires is None and old.expires is not None:
-                expires = now + old.expires - old.created
-            if old.expires is None or ends < old.expires:
-                transaction.keys.end(old.id, expires=ends, revoked=None)
-            return self._issue(transaction, "key.rotate", name, old.scopes, old.endpoints, expires, why, before=old)
+            # The end of a key that was rotated before is not what it was made for; the newest was never rotated.
+            newest = [record for record in there if record.name == name][-1]
+            if expires is None and newest.expires is not None:
+                expires = now + newest.expires - newest.created
+            issued = self._issue(transaction, "key.rotate", name, old.scopes, old.endpoints, expires, why, before=old)
+            ends = now + grace_s if old.expires is None else min(now + grace_s, old.expires)
+            transaction.keys.end(old.id, expires=ends, revoked=None)
+            return issued._replace(before=msgspec.structs.replace(old, expires=ends))
 
     def revoke(self, name_or_id: str, why: str = "") -> list[KeyRecord]:
         """End a key, or every live key of a name, now. Raises UnknownKey when there is none to end."""
@@ -128,6 +152,11 @@ class KeyIssuer:
         if not found:
             raise _unknown(name_or_id, there, "no key")
         return found
+
+    def story(self, name_or_id: str) -> KeyStory:
+        """The keys that ``get`` finds, and what happened to all of their name. Raises UnknownKey."""
+        found, now = self.get(name_or_id), self._clock()
+        return KeyStory(tuple(KeyView.of(record, now) for record in found), tuple(self.history(found[0].name)))
 
     def history(self, name: str) -> list[Event]:
         """What happened to the keys of a name, oldest first."""

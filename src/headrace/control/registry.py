@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
+from headrace.control.joined_state import JoinedState
 from headrace.control.registry_ports import State, Transaction
 from headrace.core import errors, names
 from headrace.core.versions import AliasMove, Draft, Event, Summary, TrustGrant, Version
@@ -54,7 +55,7 @@ class Registry:
     def together(self) -> Iterator[tuple[Registry, Transaction]]:
         """Several steps in one transaction, with what else must happen or not happen with them."""
         with self._state.writing() as transaction:
-            yield Registry(_Joined(transaction), self._clock, self._who), transaction
+            yield Registry(JoinedState(transaction), self._clock, self._who), transaction
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -199,21 +200,6 @@ class Registry:
         why: str = "",
     ) -> None:
         transaction.events.add(Event(self._clock(), self._who, what, model, before, after, why))
-
-
-class _Joined:
-    """A state whose every step is part of a transaction that is under way."""
-
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-
-    @contextmanager
-    def reading(self) -> Iterator[Transaction]:
-        yield self._transaction
-
-    @contextmanager
-    def writing(self) -> Iterator[Transaction]:
-        yield self._transaction
 
 
 def _model(transaction: Transaction, name: str) -> Model:

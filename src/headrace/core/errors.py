@@ -20,6 +20,7 @@
     │   ├── PreconditionRequired    a change that must say what it replaces does not
     │   └── Conflict                the change contradicts what is there
     │       ├── PreconditionFailed  what is there is not what the caller has seen
+    │       ├── SecretShownOnce     the request made an API key before, whose secret cannot be told again
     │       └── WrongOffset         a piece of an upload does not follow what has arrived
     ├── Cancelled                   the caller went away
     ├── NotReady                    loading, or no replica can be reached
@@ -188,6 +189,12 @@ class PreconditionFailed(Conflict):
     """What is there has changed since it was read."""
 
     code = "precondition_failed"
+
+
+class SecretShownOnce(Conflict):
+    """This request has made an API key before; its secret cannot be told again."""
+
+    code = "secret_shown_once"
 
 
 class WrongOffset(Conflict):

@@ -40,9 +40,22 @@ class Keys:
         """None as long as there was no key."""
         return self._connection.scalar(sa.select(KEY_SET.c.secret_check).where(KEY_SET.c.id == _ROW))
 
+    def lock(self) -> None:
+        """Keep other writers out until the transaction ends, once there was a key."""
+        self._connection.execute(sa.select(KEY_SET.c.id).where(KEY_SET.c.id == _ROW).with_for_update())
+
     def all(self) -> list[KeyRecord]:
         """Every key that ever was, oldest first."""
         query = sa.select(API_KEYS).order_by(API_KEYS.c.created, API_KEYS.c.id)
+        return [_record(row) for row in self._connection.execute(query).mappings()]
+
+    def page(self, limit: int, after: str | None = None) -> list[KeyRecord]:
+        """The same in pages: those that follow the key with the id ``after``; none when there is no such key."""
+        columns = API_KEYS.c.created, API_KEYS.c.id
+        query = sa.select(API_KEYS).order_by(*columns).limit(limit)
+        if after is not None:
+            last = sa.select(API_KEYS.c.created).where(API_KEYS.c.id == after).scalar_subquery()
+            query = query.where(sa.tuple_(*columns) > sa.tuple_(last, sa.literal(after)))
         return [_record(row) for row in self._connection.execute(query).mappings()]
 
     def add(self, record: KeyRecord) -> None:

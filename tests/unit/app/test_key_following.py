@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.app import key_following
-from headrace.app.key_following import follow_keys
+from headrace.app.key_following import KeyFollower
 from headrace.app.key_state import open_issuer
 from headrace.app.state_location import Location
 from headrace.core.keys import NO_KEYS, KeySet
@@ -22,14 +22,15 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_following, "_EVERY_S", 0.005)
 
 
-def follow(tmp_path: Path, test: Any) -> None:
+def follow(tmp_path: Path, test: Any, *, wants_follower: bool = False) -> None:
     async def scenario() -> None:
         taken: list[KeySet] = []
         logged: list[str] = []
         location = Location(tmp_path, None, "")
-        task = asyncio.create_task(follow_keys(location, taken.append, QuietLog(logged)))
+        follower = KeyFollower(location, taken.append, QuietLog(logged))
+        task = asyncio.create_task(follower.run())
         try:
-            await asyncio.wait_for(test(location, taken, logged), 30.0)
+            await asyncio.wait_for(test(location, taken, logged, *[follower] * wants_follower), 30.0)
             assert not task.done()
         finally:
             task.cancel()
@@ -75,3 +76,32 @@ def test_what_cannot_be_read_is_said_once_and_tried_again(tmp_path: Path) -> Non
 
     secret.chmod(0o644)
     follow(tmp_path, test)
+
+
+def test_who_asks_for_a_look_has_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_following, "_EVERY_S", 3600.0)
+
+    async def test(location: Location, taken: list[KeySet], logged: list[str], follower: KeyFollower) -> None:
+        await until(lambda: taken)
+        with open_issuer(location, {}) as issuer:
+            issuer.bootstrap("admin", None)
+            await follower.look()
+            assert [record.name for record in taken[-1].keys] == ["admin"]
+            issuer.revoke("admin")
+        await asyncio.gather(follower.look(), follower.look())
+        assert taken[-1].keys[0].revoked is not None
+
+    follow(tmp_path, test, wants_follower=True)
+
+
+def test_a_look_at_what_cannot_be_read_ends_too(tmp_path: Path) -> None:
+    with open_issuer(Location(tmp_path, None, ""), {}) as issuer:
+        issuer.bootstrap("admin", None)
+    (tmp_path / "key.secret").chmod(0o644)
+
+    async def test(location: Location, taken: list[KeySet], logged: list[str], follower: KeyFollower) -> None:
+        await follower.look()
+        assert taken == []
+        assert len(logged) == 1
+
+    follow(tmp_path, test, wants_follower=True)

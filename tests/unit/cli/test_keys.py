@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ from headrace.app.state_location import Location
 from headrace.cli.main import app
 from headrace.core import errors, keys
 from headrace.core.keys import KeyRing, Principal
+from tests import key_server
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A command of the group on the state itself."""
     monkeypatch.setenv("HEADRACE_STATE", str(tmp_path / "state"))
+    for variable in ("HEADRACE_API_KEY", "HEADRACE_SERVER", "HEADRACE_DATABASE"):
+        monkeypatch.delenv(variable, raising=False)
 
     def invoke(*arguments: str, code: int = 0) -> Any:
         result = CliRunner().invoke(app, ["keys", *arguments], catch_exceptions=False)
@@ -30,6 +34,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return json.loads(result.stdout) if "--json" in arguments else result
 
     return invoke
+
+
+@pytest.fixture(params=["directly", "through a server"])
+def anywhere(
+    request: pytest.FixtureRequest, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Run]:
+    """The same where there is a key ``root``: on the state, and through a server that goes by it."""
+    admin = run("bootstrap", "--name", "root", "--json")["key"]
+    if request.param == "directly":
+        yield run
+        return
+    with key_server.serving(Location(tmp_path / "state", None, ""), tmp_path) as url:
+        monkeypatch.setenv("HEADRACE_SERVER", url)
+        monkeypatch.setenv("HEADRACE_API_KEY", admin)
+        yield run
 
 
 @pytest.fixture
@@ -58,12 +77,14 @@ def test_the_first_key_is_printed_once_and_alone(run: Run, check: Callable[[str]
     assert token.encode()[16:] not in kept
 
 
-def test_create_list_rotate_revoke(run: Run, check: Callable[[str], Principal]) -> None:
+def test_create_list_rotate_revoke(anywhere: Run, check: Callable[[str], Principal]) -> None:
+    run = anywhere
     made = run("create", "checkout", "-s", "predict", "-s", "metrics", "-e", "fraud", "--expires", "90d", "--json")
     assert (made["scopes"], made["endpoints"], made["state"]) == (["predict", "metrics"], ["fraud"], "live")
     assert made["expires"] - made["created"] == pytest.approx(90 * 86400, abs=5)
     rotated = run("rotate", "checkout", "--grace", "1h", "--why", "monthly", "--json")
-    listed = run("list", "--json")
+    assert rotated["before"]["id"] == made["id"]
+    listed = run("list", "--json")[1:]
     assert [entry["id"] for entry in listed] == [made["id"], rotated["id"]]
     assert listed[0]["expires"] - rotated["created"] == pytest.approx(3600, abs=5)
     assert all("key" not in entry and "digest" not in entry for entry in listed)
@@ -72,10 +93,13 @@ def test_create_list_rotate_revoke(run: Run, check: Callable[[str], Principal]) 
     with pytest.raises(errors.Unauthorized, match="revoked"):
         check(made["key"])
     assert check(rotated["key"]).name == "checkout"
-    assert [entry["state"] for entry in run("list", "--all", "--json")] == ["revoked", "live"]
+    assert [entry["state"] for entry in run("list", "--all", "--json")] == ["live", "revoked", "live"]
     story = run("show", "checkout", "--json")
     assert [event["what"] for event in story["events"]] == ["key.create", "key.rotate", "key.revoke"]
     assert story["events"][1]["why"] == "monthly"
+    assert "key.rotate" in run("show", "checkout").stdout
+    said = run("revoke", "checkout").stdout
+    assert f"checkout ({rotated['id']}) is revoked" in said
 
 
 def test_people_read_tables(run: Run) -> None:
@@ -99,13 +123,19 @@ def test_people_read_tables(run: Run) -> None:
         (("create", "x", "--scope", "predict"), "says with what"),
         (("create", "x y", "--scope", "admin"), "name of a key 'x y' is not valid"),
         (("create", "x", "--scope", "admin", "--expires", "soon"), "--expires 'soon' is no time"),
-        (("rotate", "x"), "there is no live key 'x'; begin with: headrace keys bootstrap"),
+        (("create", "root", "--scope", "admin"), "there is a live key 'root'"),
+        (("rotate", "x"), "there is no live key 'x'; there are root"),
         (("revoke", "x"), "there is no key to revoke 'x'"),
         (("show", "x"), "there is no key 'x'"),
+        (("show", "a/b"), "there is no key 'a/b'"),
     ],
 )
-def test_mistakes_end_with_2(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    assert said in run(*arguments, code=2).stderr
+def test_mistakes_end_with_2(anywhere: Run, arguments: tuple[str, ...], said: str) -> None:
+    assert said in anywhere(*arguments, code=2).stderr
+
+
+def test_without_keys_it_begins_with_bootstrap(run: Run) -> None:
+    assert "begin with: headrace keys bootstrap" in run("rotate", "x", code=2).stderr
 
 
 @pytest.mark.parametrize("command", ["bootstrap", "create", "list", "show", "rotate", "revoke"])

@@ -103,6 +103,50 @@ def test_rotation_does_not_lengthen_the_old_key(issuer: KeyIssuer, state: State,
     assert "expired" in refused(state, old, clock.now + 10.0)
 
 
+def test_a_rotation_says_how_the_key_before_ends(issuer: KeyIssuer, clock: Clock) -> None:
+    old = issuer.create("ci", [Scope.METRICS], [], None)
+    new = issuer.rotate("ci", 60.0)
+    assert new.before is not None
+    assert (new.before.id, new.before.expires) == (old.record.id, clock.now + 60.0)
+    assert issuer.get(old.record.id) == [new.before]
+    shown = new.view(clock.now + 60.0)
+    assert (shown.key, shown.before and shown.before.state) == (new.token, KeyState.EXPIRED)
+
+
+@pytest.mark.parametrize("lifetime", [None, 500.0])
+def test_a_key_that_was_rotated_does_not_lose_what_it_was_made_for(
+    issuer: KeyIssuer, clock: Clock, lifetime: float | None
+) -> None:
+    """The new one never arrived: it is ended, and the old one rotated again, whose end is that of its grace by now."""
+    issuer.create("ci", [Scope.METRICS], [], None if lifetime is None else clock.now + lifetime)
+    clock.now += 100.0
+    lost = issuer.rotate("ci", 60.0)
+    issuer.revoke(lost.record.id)
+    clock.now += 10.0
+    found = issuer.rotate("ci", 60.0)
+    assert found.record.expires == (None if lifetime is None else clock.now + lifetime)
+
+
+def test_steps_in_one_transaction_happen_together(issuer: KeyIssuer, state: State) -> None:
+    issuer.bootstrap("admin", None)
+
+    def half() -> None:
+        with issuer.together() as (joined, _):
+            made = joined.create("ci", [Scope.METRICS], [], None)
+            assert joined.story("ci").keys[0].id == made.record.id
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    with pytest.raises(errors.UnknownKey):
+        issuer.story("ci")
+    with issuer.together() as (joined, _):
+        joined.create("ci", [Scope.METRICS], [], None)
+    story = issuer.story("ci")
+    assert [(key.name, key.state) for key in story.keys] == [("ci", KeyState.LIVE)]
+    assert [event.what for event in story.events] == ["key.create"]
+
+
 def test_one_key_or_every_key_of_a_name_is_revoked(issuer: KeyIssuer, state: State, clock: Clock) -> None:
     old = issuer.create("ci", [Scope.METRICS], [], None)
     new = issuer.rotate("ci", 3600.0)

@@ -37,6 +37,36 @@ def test_what_is_put_in_comes_out(state: State) -> None:
         assert transaction.keys.all() == [ADMIN, CI]
 
 
+def test_pages_together_are_everything(state: State) -> None:
+    """Some were made in the same moment."""
+    made = [
+        msgspec.structs.replace(ADMIN, id=letter * 12, created=float(n // 3)) for n, letter in enumerate("hgfedcba")
+    ]
+    add(state, *made)
+    with state.reading() as transaction:
+        everything = transaction.keys.all()
+        for size in (1, 2, 3, 8, 9):
+            found: list[KeyRecord] = []
+            while page := transaction.keys.page(size, found[-1].id if found else None):
+                found += page
+            assert found == everything
+        assert transaction.keys.page(5, "no-such-key") == []
+
+
+def test_changes_wait_for_each_other(state: State) -> None:
+    add(state, ADMIN)
+
+    def change(_: int) -> int:
+        with state.writing() as transaction:
+            transaction.keys.lock()
+            before = transaction.keys.version()
+            transaction.keys.begin_change("check")
+            return transaction.keys.version() - before
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(change, range(8))) == [1] * 8
+
+
 def test_every_change_makes_a_version_and_the_first_secret_stays(state: State) -> None:
     for expected in (1, 2, 3):
         with state.writing() as transaction:

@@ -32,7 +32,8 @@ from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.experiment_book import ExperimentBook
 from headrace.app.experiments import Experiments
-from headrace.app.key_following import follow_keys
+from headrace.app.key_access import StateKeys
+from headrace.app.key_following import KeyFollower
 from headrace.app.management import serve_management
 from headrace.app.registry_access import KeptRegistry
 from headrace.app.rollouts import Rollouts
@@ -145,6 +146,8 @@ class Controller:
 
     def _work(self) -> list[Coroutine[Any, Any, None]]:
         """What goes on for as long as the controller runs."""
+        state = self._settings.location
+        follower = None if state is None else KeyFollower(state, self._take_keys, self._log)
         work = [
             self._look_after_models(),
             self._reconcile_forever(),
@@ -159,15 +162,16 @@ class Controller:
                 self._role,
                 self._guard,
                 experiments=self.experiments,
+                key_access=None if state is None or follower is None else StateKeys(state, follower.look),
             ),
         ]
         kept = kept_keys.load(self._directory, self._role.began)
         if kept is not None:
             self._take_keys(kept)
-        if self._settings.location is None:
+        if follower is None:
             self._take_keys(NO_KEYS)
         else:
-            work.append(follow_keys(self._settings.location, self._take_keys, self._log))
+            work.append(follower.run())
         return work
 
     def _registry(self) -> KeptRegistry | None:
