@@ -74,7 +74,7 @@ def test_what_was_recorded_is_asked_of_the_next_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"inputs": []}', "missing required field `outputs`; expected a line like"),
+        ('{"inputs": []}', "missing required field `outputs`, or `responses` of a model that streams; expected"),
         (
             golden_lines.EXAMPLE.replace("FP32", "FP31", 1),
             "inputs[0].datatype: invalid enum value 'FP31'; expected one",

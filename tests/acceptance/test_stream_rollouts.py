@@ -29,22 +29,27 @@ class Model(headrace.Model):
         for number in range({responses}):
             if failing and number == 1:
                 raise ValueError("in the middle")
-            yield {{"y": x + number}}
+            yield {{"y": x + {step} * number}}
             time.sleep({pause_s})
 """
 QUICK: dict[str, Any] = {"block_s": 0.6, "block_requests": 5, "false_alarm": 0.05, "false_pass": 0.2}
 
 
-def push(state: Path, folder: Path, **version: float) -> int:
+def push(state: Path, folder: Path, golden: Path | None = None, **version: float) -> int:
     """Another version of ``m``; returns its number."""
     folder.mkdir(parents=True)
     path = folder / "model.py"
-    fields = {"bad_every": 0, "first_s": 0.01, "responses": 3, "pause_s": 0.002, **version}
+    fields = {"bad_every": 0, "first_s": 0.01, "responses": 3, "pause_s": 0.002, "step": 1, **version}
     path.write_text(VERSION.format(**fields))
-    command = [sys.executable, "-m", "headrace.cli.main", "models", "push", "m", path, "--trust"]
-    command += ["--state", state, "--json"]
-    done = subprocess.run([*map(str, command)], capture_output=True, check=True, text=True, timeout=60)
-    return int(json.loads(done.stdout)[0]["version"]["number"])
+    more = [] if golden is None else ["--golden", golden]
+    done = command("models", "push", "m", path, "--trust", "--state", state, "--json", *more)
+    return int(json.loads(done)[0]["version"]["number"])
+
+
+def command(*arguments: object) -> str:
+    """What a command that must succeed prints."""
+    line = [sys.executable, "-m", "headrace.cli.main", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, check=True, text=True, timeout=60).stdout
 
 
 @contextmanager
@@ -96,3 +101,30 @@ def test_a_version_that_answers_at_greater_length_is_promoted(tmp_path: Path) ->
         phase, reason = ends(client)
     assert phase == "done", reason
     assert load.failed() == []
+
+
+def test_golden_requests_of_streams_let_the_same_version_pass_and_keep_another_from_traffic(tmp_path: Path) -> None:
+    state, golden = tmp_path / "state", tmp_path / "golden.jsonl"
+    push(state, tmp_path / "1")
+    with (
+        served("m@1", "--state", state, directory=tmp_path / "run") as server,
+        headrace.Client(server.url, management_url=server.management_url, retries=0) as client,
+    ):
+        asking = ("predict", "m", "--url", server.url, "--version", 1, "--stream", "--record", golden)
+        printed = command(*asking, "--data", '{"x": [0.5]}')
+        assert [json.loads(line)["y"] for line in printed.splitlines()] == [0.5, 1.5, 2.5]
+        push(state, tmp_path / "2", golden)
+        push(state, tmp_path / "3", golden, step=2)
+        push(state, tmp_path / "4", golden, responses=10**9)
+        client.rollouts.start("m", "2", canary="50", bake_s=600.0)
+        eventually(lambda: client.rollouts.status("m").phase == "step")
+        client.rollouts.abort("m")
+        assert "1 answered as recorded" in str(client.rollouts.status("m").story)
+        for version, says in (
+            ("3", "golden requests: 1 of 1 differ: line 1: response 2: output 'y' differs in 1 of 1 values"),
+            ("4", "golden requests: 1 of 1 differ: line 1: the stream goes on after the 3 responses"),
+        ):
+            client.rollouts.start("m", version)
+            phase, reason = ends(client)
+            assert phase == "rolled_back"
+            assert says in reason

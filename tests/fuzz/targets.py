@@ -151,7 +151,8 @@ def fuzz_golden_lines(data: bytes) -> None:
             [again] = golden_lines.read(golden_lines.write(request), "again")
         except errors.CallerError as error:
             raise AssertionError(f"what was written is refused: {error.message}") from error
-        for one, two in ((request.inputs, again.inputs), (request.outputs, again.outputs)):
+        assert again.streams == request.streams
+        for one, two in zip((request.inputs, *request.answer), (again.inputs, *again.answer), strict=True):
             exact = {tensor.name: comparison.EXACT for tensor in one}
             assert comparison.compare(one, two, exact).agrees
         assert (again.parameters, again.tolerances, again.name) == (

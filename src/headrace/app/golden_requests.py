@@ -1,8 +1,9 @@
 """Asks a new version its golden requests: straight at a replica that has no traffic yet, within bounds of time.
 
 Every request is computed alone, as it was recorded; one whose rows pass the limit of a batch is cut into pieces as a
-gateway cuts it. What a death of the replica took with it is asked again at another one, one request at a time, so that
-only the culprit can be hit a second time. Whether the answers are right, ``control/golden.py`` says.
+gateway cuts it. Of a stream one response more than was recorded is read, which is one too many. What a death of the
+replica took with it is asked again at another one, one request at a time, so that only the culprit can be hit a second
+time. Whether the answers are right, ``control/golden.py`` says.
 """
 
 from __future__ import annotations
@@ -14,20 +15,18 @@ from time import monotonic
 
 import msgspec
 
+from headrace.app.golden_replica import GoldenReplica, NoAnswerError, ReplicaLostError
 from headrace.control import golden
 from headrace.control.analysis.verdict import Finding
 from headrace.control.golden import GoldenAnswer, GoldenReport
 from headrace.core import binding, errors
 from headrace.core.binding import Bound
-from headrace.core.calls import Batch, Call
 from headrace.core.models import Signature, SlotKind, Slots
 from headrace.core.routes import ReplicaRoute
 from headrace.core.tensors import Tensor
 from headrace.pipeline import chain
 from headrace.protocols import golden_lines
 from headrace.protocols.golden_lines import GoldenRequest
-from headrace.replica.handle import ReplicaHandle
-from headrace.replica.messages import ResultHead
 from headrace.runtimes import version_files
 
 _CONNECT_S = 5.0
@@ -44,7 +43,8 @@ class Terms(msgspec.Struct, frozen=True):
     idempotent: bool = True
     """A request that may have run may run again."""
     timeout_s: float = 60.0
-    """One request that has no answer by then fails, and nothing more is asked of the replica, which hangs."""
+    """One request that has no answer by then fails, and nothing more is asked of the replica, which hangs; of a stream
+    each response may take so long."""
     total_s: float = 300.0
     """All requests; what has no answer by then could not be asked."""
 
@@ -63,11 +63,9 @@ async def ask(
     """Ask the golden requests in the file ``path`` of the replica behind ``route``, whose model has ``signature``.
 
     FAIL: an answer differs, the version refuses a request that it was promised to answer (a renamed input), raises,
-    hangs, or dies of the same request at two replicas. INCONCLUSIVE: the replica cannot be reached, died and there is
-    no other, the time is over, the file cannot be read, or the model streams its answers."""
-    if signature.streaming:
-        reason = "golden requests are not compared with streams of answers, and this model streams; promote it by hand"
-        return GoldenReport(Finding.INCONCLUSIVE, reason)
+    streams what was one answer or the other way round, hangs, or dies of the same request at two replicas.
+    INCONCLUSIVE: the replica cannot be reached, died and there is no other, the time is over, the file cannot be
+    read."""
     ends = monotonic() + terms.total_s
     try:
         requests = await asyncio.to_thread(_read, path)
@@ -84,35 +82,30 @@ def _read(path: Path) -> list[GoldenRequest]:
 
 
 class _Question:
-    """A golden request, and what has come of it so far: nothing, outputs or an error."""
+    """A golden request, and what has come of it so far: nothing, responses or an error."""
 
     def __init__(self, request: GoldenRequest) -> None:
         self.request = request
         self.bound: Bound | None = None
-        self.outputs: list[Tensor] | None = None
+        self.responses: list[list[Tensor]] | None = None
         self.error: errors.HeadraceError | None = None
         self.deaths = 0
         """Of replicas that computed it."""
 
     @property
     def open(self) -> bool:
-        return self.outputs is None and self.error is None
+        return self.responses is None and self.error is None
 
     def answer(self) -> GoldenAnswer:
         request = self.request
-        outputs = tuple(self.outputs or ())
-        return GoldenAnswer(request.title, request.outputs, outputs, self.error, request.tolerances)
-
-
-class _ReplicaLostError(Exception):
-    """The replica died while a call was with it. ``computing``: it may have been the cause."""
-
-    def __init__(self, computing: bool) -> None:
-        self.computing = computing
+        responses = tuple(map(tuple, self.responses or ()))
+        return GoldenAnswer(
+            request.title, request.answer, responses, self.error, request.tolerances, streams=request.streams
+        )
 
 
 class _Asker:
-    """Asks questions of one replica after the other. Its other half hears what the handle says."""
+    """Asks questions of one replica after the other."""
 
     def __init__(
         self, route: ReplicaRoute, signature: Signature, terms: Terms, another: NextReplica | None, ends: float
@@ -121,9 +114,7 @@ class _Asker:
         self._terms = terms
         self._another = another
         self._ends = ends
-        self._handle = ReplicaHandle(route, self)
-        self._computing: set[Call] = set()
-        """Calls that a replica computed when it died."""
+        self._replica = GoldenReplica(route, ends, idempotent=terms.idempotent)
         self._over: errors.HeadraceError | None = None
         """Why nothing more is asked."""
 
@@ -143,20 +134,27 @@ class _Asker:
                 if question.open:
                     question.error = self._over or errors.Bug("a golden request was not asked")
         finally:
-            self._handle.close()
+            self._replica.close()
 
     def _bind_all(self, questions: Sequence[_Question]) -> None:
         """Refuse what the model does not take, before anything is computed."""
         for question in questions:
             try:
+                self._check_streaming(question.request)
                 question.bound = binding.bind(self._signature, question.request.inputs, question.request.parameters)
             except errors.CallerError as error:
                 question.error = error.untraced()
 
+    def _check_streaming(self, request: GoldenRequest) -> None:
+        if self._signature.streaming and not request.streams:
+            raise errors.Unsupported("the version answers with a stream, and one answer was recorded")
+        if request.streams and not self._signature.streaming:
+            raise errors.Unsupported("the version gives one answer, and a stream was recorded")
+
     async def _ask_in_turn(self, rest: Iterator[_Question]) -> None:
         """As long as the first replica lives."""
         for question in rest:
-            if self._over is not None or not self._handle.alive:
+            if self._over is not None or not self._replica.alive:
                 return
             if question.bound is not None:
                 await self._ask_one(question, question.bound)
@@ -165,22 +163,20 @@ class _Asker:
         """What was not answered before the first replica died, one at a time."""
         for question in questions:
             while question.open and question.bound is not None and self._over is None:
-                if self._handle.alive:
+                if self._replica.alive:
                     await self._ask_one(question, question.bound)
                 else:
                     await self._replace()
 
     async def _ask_one(self, question: _Question, bound: Bound) -> None:
-        """Sets outputs or the error of a question; neither when the replica died and it is to be asked again."""
-        ends = monotonic() + self._terms.timeout_s
+        """Sets responses or the error of a question; neither when the replica died and it is to be asked again."""
         try:
-            question.outputs = await self._compute(bound, ends)
-        except _ReplicaLostError as lost:
+            question.responses = await self._responses(question.request, bound)
+        except ReplicaLostError as lost:
             question.deaths += lost.computing
             question.error = self._verdict_of_death(question) if lost.computing else None
-        except errors.DeadlineExceeded as error:
-            question.error = error.untraced()
-            self._stop(f"not asked, since {question.request.title} had no answer")
+        except NoAnswerError as none:
+            question.error = self._late(question.request, none)
         except errors.HeadraceError as error:
             question.error = error.untraced()
 
@@ -197,54 +193,38 @@ class _Asker:
     def _stop(self, why: str) -> None:
         self._over = self._over or errors.Cancelled(why)
 
-    async def _compute(self, bound: Bound, ends: float) -> list[Tensor]:
-        """Outputs of a request; ``ends`` in monotonic seconds."""
+    async def _responses(self, request: GoldenRequest, bound: Bound) -> list[list[Tensor]]:
+        """All responses to a request; of one that is no stream it is one."""
+        if request.streams:
+            return await self._replica.stream(bound, len(request.answer) + 1, self._terms.timeout_s)
+        ends = monotonic() + self._terms.timeout_s
         limit = self._terms.max_batch_size
         if bound.rows <= limit or not self._signature.batchable:
-            return await self._run(bound, ends)
-        return chain.join([await self._run(piece, ends) for piece in chain.split(bound, limit)])
+            return [await self._replica.answer(bound, ends)]
+        return [chain.join([await self._replica.answer(piece, ends) for piece in chain.split(bound, limit)])]
 
-    async def _run(self, bound: Bound, ends: float) -> list[Tensor]:
-        """Outputs of one call of the model. Raises its error, or _ReplicaLostError."""
-        if not self._handle.alive:
-            raise _ReplicaLostError(computing=False)
-        now = monotonic()
-        call = Call(bound, ends, now, asyncio.get_running_loop().create_future())
-        batch = self._handle.submit([call], now, 1, idempotent=self._terms.idempotent, solo=True)
-        try:
-            async with asyncio.timeout(min(ends, self._ends) - now):
-                await call.waiter  # type: ignore[misc]  # the future made above
-        except TimeoutError:
-            self._handle.withdraw(batch.id, [0])
-            raise self._late(ends) from None
-        if call in self._computing:
-            raise _ReplicaLostError(computing=True)
-        if call.error is not None:
-            raise call.error
-        if call.outputs is None:
-            raise _ReplicaLostError(computing=False)
-        return call.outputs
-
-    def _late(self, ends: float) -> errors.HeadraceError:
-        if ends <= self._ends:
-            return errors.DeadlineExceeded(f"no answer within {self._terms.timeout_s:g} s")
-        self._over = errors.NotReady(f"no answer within the {self._terms.total_s:g} s for all golden requests")
-        return self._over
+    def _late(self, request: GoldenRequest, none: NoAnswerError) -> errors.HeadraceError:
+        if none.in_total:
+            self._over = errors.NotReady(f"no answer within the {self._terms.total_s:g} s for all golden requests")
+            return self._over
+        self._stop(f"not asked, since {request.title} had no answer")
+        what = "response" if request.streams else "answer"
+        return errors.DeadlineExceeded(f"no {what} within {self._terms.timeout_s:g} s")
 
     # --- replicas ---
 
     async def _connect(self) -> None:
-        await self._handle.connect(max(min(_CONNECT_S, self._ends - monotonic()), 0.0))
+        await self._replica.connect(max(min(_CONNECT_S, self._ends - monotonic()), 0.0))
 
     async def _replace(self) -> None:
         """Go over to another replica, or say why nothing more can be asked."""
-        dead = self._handle.id
+        dead = self._replica.id
         try:
             async with asyncio.timeout(self._ends - monotonic()):
                 route = await self._another(dead) if self._another is not None else None
             if route is None:
                 raise errors.NotReady(f"replica {dead} died, and there is no other to ask")
-            self._handle = ReplicaHandle(route, self)
+            self._replica = GoldenReplica(route, self._ends, idempotent=self._terms.idempotent)
             await self._connect()
         except TimeoutError:
             self._over = errors.NotReady(
@@ -252,23 +232,3 @@ class _Asker:
             )
         except errors.NotReady as error:
             self._over = error.untraced()
-
-    # --- Listener of the handle ---
-
-    def finished(self, handle: ReplicaHandle, batch: Batch, head: ResultHead) -> None:
-        self._wake(batch)
-
-    def died(self, handle: ReplicaHandle, computing: list[Batch], waiting: list[Batch]) -> None:
-        for batch in computing:
-            self._computing.update(batch.calls)
-        for batch in (*computing, *waiting):
-            self._wake(batch)
-
-    def stream_ended(self, handle: ReplicaHandle) -> None:
-        raise errors.Bug("a golden request was answered with a stream")
-
-    @staticmethod
-    def _wake(batch: Batch) -> None:
-        for call in batch.calls:
-            if not call.waiter.done():
-                call.waiter.set_result(None)

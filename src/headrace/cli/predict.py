@@ -33,6 +33,7 @@ Examples:
   cat rows.jsonl | headrace predict fraud - --json
   headrace predict img --input image=@cat.npy --version 2
   headrace predict fraud sample.csv --rows 1 --version 7 --record golden.jsonl
+  headrace predict chat --input prompt=hi --stream --version 2 --record golden.jsonl
 
 JSON data is an object of columns, a list of row objects, or a list of rows for a model with one input.
 
@@ -102,15 +103,17 @@ def predict(
             raise errors.BadSettings(f"--format: expected {', '.join(prediction_inputs.FORMATS)}, got {form!r}")
         if sum(given is not None for given in (source, data, inputs or None)) > 1:
             raise errors.BadSettings("give one of FILE, --data and --input")
-        if stream and record is not None:
-            raise errors.BadSettings("--record: streams of answers are no golden requests; leave out --stream")
+        if stream and record is not None and version is None:
+            raise errors.BadSettings(
+                "--record with --stream needs --version: what answers a stream instead of it, a fallback, is not told"
+            )
         verify: bool | str = str(cacert) if cacert is not None else not insecure
         with Client(url, api_key=key, timeout=_seconds(timeout), verify=verify) as client:
             metadata = client.metadata(model, version)
             wanted = prediction_inputs.parse_pairs(parameters or [], _NO_INPUTS)
             with _chunks(source, data, inputs, form, metadata, rows, url) as chunks, _recorder(record) as recorder:
                 if stream:
-                    _stream(client, model, version, wanted, chunks)
+                    _stream(client, model, version, wanted, chunks, metadata, recorder)
                 else:
                     asked = _predictions(client, model, version, wanted, chunks)
                     _show(_recorded(asked, wanted, metadata, recorder), metadata, shown)
@@ -231,9 +234,20 @@ def _show(predictions: Iterable[Prediction], metadata: ModelMetadata, shown: str
 
 
 def _stream(
-    client: Client, model: str, version: str | None, parameters: dict[str, Any], chunks: Iterable[Chunk]
+    client: Client,
+    model: str,
+    version: str | None,
+    parameters: dict[str, Any],
+    chunks: Iterable[Chunk],
+    metadata: ModelMetadata,
+    recorder: Recorder | None,
 ) -> None:
     for chunk in chunks:
+        kept: list[dict[str, Any]] = []
         for answer in client.stream(model, chunk.inputs, version, parameters):
             sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
             sys.stdout.flush()
+            if recorder is not None:
+                kept.append(answer)
+        if recorder is not None:
+            recorder.add_stream(to_tensors(chunk.inputs, metadata), parameters, kept, metadata)

@@ -26,15 +26,19 @@ class GoldenReport(msgspec.Struct, frozen=True):
 
 
 class GoldenAnswer(msgspec.Struct, frozen=True):
-    """What came of one golden request: outputs, or the error it ended with."""
+    """What came of one golden request: responses, or the error it ended with.
+
+    expected   the outputs of each recorded response, in order; one, unless ``streams``
+    responses  what came, likewise; of a stream at most one more than expected, which is one too many"""
 
     request: str
     """Its name, or its line in the file."""
-    expected: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...] = ()
+    expected: tuple[tuple[Tensor, ...], ...]
+    responses: tuple[tuple[Tensor, ...], ...] = ()
     error: errors.HeadraceError | None = None
     tolerances: Mapping[str, Tolerance] = {}
     """By output name; an output without one has the default of its datatype."""
+    streams: bool = False
 
 
 def report(answers: Sequence[GoldenAnswer]) -> GoldenReport:
@@ -49,7 +53,7 @@ def report(answers: Sequence[GoldenAnswer]) -> GoldenReport:
             wrong += 1
             differences.append(f"{answer.request}: failed with {answer.error.code}: {answer.error.message}")
         else:
-            found = compare(answer.expected, answer.outputs, answer.tolerances).differences
+            found = _differences(answer)
             wrong += bool(found)
             differences += [f"{answer.request}: {difference}" for difference in found]
     count = sum(map(len, unasked.values()))
@@ -62,6 +66,25 @@ def report(answers: Sequence[GoldenAnswer]) -> GoldenReport:
         why = "; ".join(f"{_titles(requests)}: {message}" for message, requests in list(unasked.items())[:_SHOWN])
         return GoldenReport(Finding.INCONCLUSIVE, f"{count} of {len(answers)} could not be asked: {why}")
     return GoldenReport(Finding.PASS, f"{len(answers)} answered as recorded" if answers else "there are none")
+
+
+def _differences(answer: GoldenAnswer) -> list[str]:
+    """What is different, in words; of a stream in the first response that differs, and in their number."""
+    pairs = enumerate(zip(answer.expected, answer.responses, strict=False), 1)
+    wrong = [
+        (at, found) for at, (wanted, got) in pairs if (found := compare(wanted, got, answer.tolerances).differences)
+    ]
+    if not answer.streams:
+        return [difference for _, found in wrong for difference in found]
+    differences = [f"response {at}: {difference}" for at, found in wrong[:1] for difference in found]
+    if len(wrong) > 1:
+        differences.append(f"{len(wrong)} responses differ, of which that is the first")
+    expected, got = len(answer.expected), len(answer.responses)
+    if got < expected:
+        differences.append(f"the stream ended after {got} of {expected} responses")
+    elif got > expected:
+        differences.append(f"the stream goes on after the {expected} responses that were recorded")
+    return differences
 
 
 def _titles(requests: Sequence[str]) -> str:

@@ -54,6 +54,12 @@ class ChunkQueue:
         self.taken += 1
         return self._chunks.popleft()
 
+    async def end(self) -> None:
+        """Wait for the end of a stream that was cancelled, however it ends; what comes meanwhile is dropped."""
+        while not self.is_over:
+            self._chunks.clear()
+            await self._change(None)
+
     async def _change(self, deadline: float | None) -> None:
         """Wait until something has come. Raises TimeoutError."""
         self._waiter = asyncio.get_running_loop().create_future()

@@ -1,25 +1,25 @@
 """Golden files: requests with the answers that a version must give, one JSON object a line. Sans-IO.
 
     {"name": "optional", "inputs": [...], "outputs": [...], "parameters": {...}, "tolerances": {"y": {"rtol": 1e-3}}}
+    {"inputs": [...], "responses": [[...], [...]]}
 
-``inputs`` and ``outputs`` are tensors as in the Open Inference Protocol: ``name``, ``datatype``, ``shape`` and ``data``
-(flat or nested). Every datatype can be kept, so there is a little more than the protocol's JSON has: FP16 and BF16 are
-numbers, "NaN", "Infinity" and "-Infinity" stand for what is no number, {"b64": "…"} for bytes that are no text.
+``inputs`` and ``outputs`` are lists of tensors (``golden_tensors.py``). A model that streams has ``responses`` in place
+of ``outputs``: the outputs of each response, in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, NoReturn
 
 import msgspec
-import numpy as np
 
 from headrace.core import errors
 from headrace.core.comparison import DEFAULTS, Tolerance
 from headrace.core.requests import Parameter
-from headrace.core.tensors import Array, DType, Tensor, bf16_to_fp32, element_count
-from headrace.protocols import json_elements, request_parameters
+from headrace.core.tensors import DType, Tensor
+from headrace.protocols import golden_tensors, json_elements, request_parameters
+from headrace.protocols.golden_tensors import RawTensor, WrittenTensor
 
 MAX_REQUESTS = 10_000
 """Of one file: a new version answers all of them before it gets traffic."""
@@ -30,42 +30,41 @@ EXAMPLE = (
 )
 """A line as it should be, for messages."""
 
-_FIELDS = "inputs, outputs and, if wanted, name, parameters, tolerances"
-_NO_NUMBERS = Literal["NaN", "Infinity", "-Infinity"]
-_Dimension = Annotated[int, msgspec.Meta(ge=0)]
+_FIELDS = "inputs, outputs (or responses, of a stream) and, if wanted, name, parameters, tolerances"
 _Bound = Annotated[float, msgspec.Meta(ge=0)] | msgspec.UnsetType
+_Outputs = Annotated[list[RawTensor], msgspec.Meta(min_length=1)]
 
 
 class GoldenRequest(msgspec.Struct, frozen=True):
     """A request and the answer that was recorded for it.
 
+    outputs     of the one answer; empty when the answer was a stream
+    responses   of a stream, in order, the outputs of each; None when there was one answer
     tolerances  by output name; the others have the default of their datatype (``core/comparison.py``)
     line        where it stands in the file, from 1; 0 when it is not from a file"""
 
     inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...] = ()
     parameters: dict[str, Parameter] = {}
     tolerances: dict[str, Tolerance] = {}
     name: str = ""
     line: int = 0
+    responses: tuple[tuple[Tensor, ...], ...] | None = None
+
+    @property
+    def streams(self) -> bool:
+        """The answer was a stream."""
+        return self.responses is not None
+
+    @property
+    def answer(self) -> tuple[tuple[Tensor, ...], ...]:
+        """What was answered, in order: one response, or those of a stream."""
+        return (self.outputs,) if self.responses is None else self.responses
 
     @property
     def title(self) -> str:
         """What reports call it."""
         return self.name or f"line {self.line}"
-
-
-class _Tensor(msgspec.Struct):
-    name: str
-    datatype: DType
-    shape: tuple[_Dimension, ...]
-    data: Any
-
-
-class _RawTensor(_Tensor):
-    """As it is read: ``data`` is decoded when its datatype is known."""
-
-    data: msgspec.Raw
 
 
 class _Tolerance(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,8 +75,9 @@ class _Tolerance(msgspec.Struct, forbid_unknown_fields=True):
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
     """``forbid_unknown_fields``: a tolerance under a misspelt name would silently be none."""
 
-    inputs: list[_RawTensor]
-    outputs: Annotated[list[_RawTensor], msgspec.Meta(min_length=1)]
+    inputs: list[RawTensor]
+    outputs: _Outputs | msgspec.UnsetType = msgspec.UNSET
+    responses: list[_Outputs] | msgspec.UnsetType = msgspec.UNSET
     name: str = ""
     parameters: dict[str, Any] = {}
     tolerances: dict[str, _Tolerance] = {}
@@ -85,21 +85,14 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 class _WrittenLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str = ""
-    inputs: list[_Tensor]
-    outputs: list[_Tensor]
+    inputs: list[WrittenTensor]
+    outputs: list[WrittenTensor] | msgspec.UnsetType = msgspec.UNSET
+    responses: list[list[WrittenTensor]] | msgspec.UnsetType = msgspec.UNSET
     parameters: dict[str, Parameter] = {}
     tolerances: dict[str, Tolerance] = {}
 
 
-def _element(dtype: DType) -> Any:
-    element = json_elements.ELEMENT[dtype]
-    if dtype in json_elements.FLOATS:
-        return element | _NO_NUMBERS
-    return element | json_elements.Base64 if dtype is DType.BYTES else element
-
-
 _decode_line = msgspec.json.Decoder(_Line).decode
-_decode_data = {dtype: msgspec.json.Decoder(json_elements.nested(_element(dtype))).decode for dtype in DType}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -137,11 +130,30 @@ def check(content: bytes, name: str) -> None:
 
 def _request(line: bytes, number: int) -> GoldenRequest:
     found = _parsed(line)
-    inputs = _tensors(found.inputs, "inputs")
-    outputs = _tensors(found.outputs, "outputs")
-    tolerances = _tolerances(found.tolerances, outputs)
+    inputs = golden_tensors.read(found.inputs, "inputs")
+    outputs, responses = _answer(found)
+    expected = [tensor for response in (outputs, *(responses or ())) for tensor in response]
+    tolerances = _tolerances(found.tolerances, expected)
     parameters = request_parameters.scalars(found.parameters)
-    return GoldenRequest(inputs, outputs, parameters, tolerances, found.name, number)
+    return GoldenRequest(inputs, outputs, parameters, tolerances, found.name, number, responses)
+
+
+def _answer(found: _Line) -> tuple[tuple[Tensor, ...], tuple[tuple[Tensor, ...], ...] | None]:
+    """Outputs of one answer, or the responses of a stream."""
+    match found.outputs, found.responses:
+        case msgspec.UNSET, msgspec.UNSET:
+            raise errors.InvalidInput(
+                "missing required field `outputs`, or `responses` of a model that streams; expected a line like"
+                f" {EXAMPLE}"
+            )
+        case msgspec.UNSET, list(responses):
+            read = (golden_tensors.read(outputs, f"responses[{at}]") for at, outputs in enumerate(responses))
+            return (), tuple(read)
+        case list(outputs), msgspec.UNSET:
+            return golden_tensors.read(outputs, "outputs"), None
+    raise errors.InvalidInput(
+        "outputs and responses: a line has one of them, `outputs` of one answer or `responses` of a stream"
+    )
 
 
 def _parsed(line: bytes) -> _Line:
@@ -169,66 +181,31 @@ def _refuse(problem: json_elements.Problem) -> NoReturn:
     raise errors.InvalidInput(f"{where}: {problem.what}; {expected}" if where else f"{problem.what}; {expected}")
 
 
-def _tensors(found: list[_RawTensor], field: str) -> tuple[Tensor, ...]:
-    names = [item.name for item in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise errors.InvalidInput(f"{field}: {twice!r} is given more than once")
-    return tuple(
-        Tensor(item.name, item.datatype, _array(item, f"{field}[{at}] {item.name!r}")) for at, item in enumerate(found)
-    )
-
-
-def _array(item: _RawTensor, where: str) -> Array:
-    try:
-        expected = element_count(item.shape)
-        array = json_elements.to_array(item.datatype, _decode_data[item.datatype](item.data))
-    except msgspec.ValidationError as error:
-        problem = json_elements.problem(error)
-        what = problem.what.replace(" or array", "") if problem.path else problem.what
-        raise errors.InvalidInput(f"{where}: data{problem.path}: {what}; {_kind(item.datatype)}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise errors.InvalidInput(f"{where}: data cannot be read: {error}; {_kind(item.datatype)}") from None
-    except OverflowError:
-        raise errors.InvalidInput(f"{where}: data holds an integer out of range of {item.datatype}") from None
-    except ValueError:
-        raise errors.InvalidInput(f"{where}: the nested lists of data have different lengths") from None
-    except errors.InvalidInput as error:
-        raise errors.InvalidInput(f"{where}: {error.message}") from None
-    if array.size != expected:
-        raise errors.InvalidInput(f"{where}: shape {list(item.shape)} takes {expected} elements, data has {array.size}")
-    return array.reshape(item.shape)
-
-
-def _kind(dtype: DType) -> str:
-    """What elements of this datatype look like."""
-    if dtype is DType.BYTES:
-        return 'expected strings like "US", or {"b64": "AP8="} for bytes that are no text'
-    if dtype is DType.BOOL:
-        return "expected true or false"
-    if dtype in json_elements.FLOATS:
-        return f'expected numbers in the range of {dtype} like 0.5, or "NaN", "Infinity", "-Infinity"'
-    return f"expected whole numbers in the range of {dtype}"
-
-
-def _tolerances(given: dict[str, _Tolerance], outputs: tuple[Tensor, ...]) -> dict[str, Tolerance]:
+def _tolerances(given: dict[str, _Tolerance], expected: Sequence[Tensor]) -> dict[str, Tolerance]:
     """With the default of the output's datatype for what is not given."""
-    dtypes = {tensor.name: tensor.dtype for tensor in outputs}
-    found = {}
-    for name, tolerance in given.items():
-        if name not in dtypes:
-            raise errors.InvalidInput(f"tolerances: {name!r} is none of the outputs {', '.join(map(repr, dtypes))}")
-        default = DEFAULTS.get(dtypes[name])
-        if default is None:
+    dtypes: dict[str, DType] = {}
+    for tensor in expected:
+        if dtypes.setdefault(tensor.name, tensor.dtype) != tensor.dtype and tensor.name in given:
             raise errors.InvalidInput(
-                f"tolerances: output {name!r} is {dtypes[name]}, which is equal or is not; only"
-                f" {', '.join(DEFAULTS)} have tolerances"
+                f"tolerances: output {tensor.name!r} is {dtypes[tensor.name]} in one response and {tensor.dtype} in"
+                " another"
             )
-        found[name] = Tolerance(
-            default.rtol if tolerance.rtol is msgspec.UNSET else tolerance.rtol,
-            default.atol if tolerance.atol is msgspec.UNSET else tolerance.atol,
+    return {name: _tolerance(name, tolerance, dtypes) for name, tolerance in given.items()}
+
+
+def _tolerance(name: str, given: _Tolerance, dtypes: Mapping[str, DType]) -> Tolerance:
+    if name not in dtypes:
+        raise errors.InvalidInput(f"tolerances: {name!r} is none of the outputs {', '.join(map(repr, dtypes))}")
+    default = DEFAULTS.get(dtypes[name])
+    if default is None:
+        raise errors.InvalidInput(
+            f"tolerances: output {name!r} is {dtypes[name]}, which is equal or is not; only"
+            f" {', '.join(DEFAULTS)} have tolerances"
         )
-    return found
+    return Tolerance(
+        default.rtol if given.rtol is msgspec.UNSET else given.rtol,
+        default.atol if given.atol is msgspec.UNSET else given.atol,
+    )
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
@@ -237,43 +214,13 @@ def _tolerances(given: dict[str, _Tolerance], outputs: tuple[Tensor, ...]) -> di
 def write(request: GoldenRequest) -> bytes:
     """A request as a line of a file, with its newline; ``read`` gives the same values back, bit for bit but for the
     bits of NaN."""
+    answer = [[golden_tensors.written(tensor) for tensor in response] for response in request.answer]
     line = _WrittenLine(
         name=request.name,
-        inputs=[_written(tensor) for tensor in request.inputs],
-        outputs=[_written(tensor) for tensor in request.outputs],
+        inputs=[golden_tensors.written(tensor) for tensor in request.inputs],
+        outputs=msgspec.UNSET if request.streams else answer[0],
+        responses=answer if request.streams else msgspec.UNSET,
         parameters=request.parameters,
         tolerances=request.tolerances,
     )
     return _encode(line) + b"\n"
-
-
-def _written(tensor: Tensor) -> _Tensor:
-    array = tensor.array.ravel()
-    if tensor.dtype is DType.BYTES:
-        data: list[Any] = [_text(item) for item in array]
-    elif tensor.dtype in json_elements.FLOATS:
-        data = _numbers(bf16_to_fp32(array) if tensor.dtype is DType.BF16 else array)
-    else:
-        data = array.tolist()
-    return _Tensor(tensor.name, tensor.dtype, tensor.shape, data)
-
-
-def _text(item: bytes) -> str | json_elements.Base64:
-    try:
-        return item.decode()
-    except UnicodeDecodeError:
-        return json_elements.Base64(item)
-
-
-def _numbers(array: Array) -> list[Any]:
-    """Short floats keep their own digits: 0.1, not 0.10000000149011612."""
-    exact = array.astype(np.float64)
-    # Rounded to its own digits, the largest number of a datatype is out of its range.
-    short = np.where(np.abs(exact) < 1e38, array.astype(str).astype(np.float64), exact)
-    values: list[Any] = short.tolist()
-    if np.isfinite(exact).all():
-        return values
-    return [value if np.isfinite(value) else _NAMES[str(value)] for value in values]
-
-
-_NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -208,12 +208,6 @@ def test_requests_to_a_concurrent_model_run_beside_each_other(tmp_path: Path) ->
 # --- what cannot be asked -----------------------------------------------------------------------------------------
 
 
-def test_streams_are_not_compared(tmp_path: Path) -> None:
-    found = asked(tmp_path, echo(tmp_path, chunks=2), request(1))
-    assert found.finding is Finding.INCONCLUSIVE
-    assert "this model streams" in found.reason
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -227,7 +227,7 @@ def test_every_datatype_is_recorded_as_the_model_has_it(server: Any, tmp_path: P
         (("-d", DATA, "--record", "{}/missing/golden.jsonl"), "cannot be written: No such file or directory"),
         (("-d", DATA, "--record", "{}"), "cannot be written: Is a directory"),
         (("-d", DATA, "--record", "{}/other"), "other, line 1: not valid JSON"),
-        (("-d", DATA, "--stream", "--record", "{}/golden.jsonl"), "leave out --stream"),
+        (("-d", DATA, "--stream", "--record", "{}/golden.jsonl"), "--record with --stream needs --version"),
         (("-d", "{", "--record", "{}/golden.jsonl"), "--data: not valid JSON"),
         (("-d", '{"amount": [1]}', "--record", "{}/golden.jsonl"), "missing input 'country'"),
     ],
@@ -239,6 +239,20 @@ def test_a_recording_that_cannot_be(server: Any, tmp_path: Path, arguments: tupl
     assert message in result.stderr
     assert (tmp_path / "other").read_text() == "a,b\n"
     assert [path.name for path in tmp_path.iterdir()] == ["other"], "no file stays that got nothing"
+
+
+def test_streams_are_recorded_as_they_are_printed(server: Any, tmp_path: Path) -> None:
+    spec = (TensorSpec("x", DType.FP32, (-1,)),)
+    server.signature = Signature(spec, spec)
+    path = tmp_path / "golden.jsonl"
+    asked = ("fraud", "--data", '{"x": [0.1, 2]}', "--stream", "-p", "top=3", "--version", "1", "--record", str(path))
+    result = invoke(*asked)
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["x"] for line in result.stdout.splitlines()] == [[pytest.approx(0.1), 2.0]] * 3
+    [found] = recorded(path)
+    given = {"x": ("FP32", [pytest.approx(0.1), 2.0])}
+    assert (values(found.inputs), found.parameters) == (given, {"top": 3})
+    assert [values(response) for response in found.answer] == [given] * 3
 
 
 def test_the_answer_of_a_fallback_is_not_recorded(server: Any, tmp_path: Path) -> None:

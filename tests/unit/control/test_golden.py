@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.control import golden
 from headrace.control.analysis.verdict import Finding
@@ -16,8 +18,8 @@ def tensor(value: float) -> Tensor:
 
 
 def answer(got: float = 1.0, error: errors.HeadraceError | None = None, request: str = "line 1") -> GoldenAnswer:
-    outputs = () if error is not None else (tensor(got),)
-    return GoldenAnswer(request, (tensor(1.0),), outputs, error)
+    responses = () if error is not None else ((tensor(got),),)
+    return GoldenAnswer(request, ((tensor(1.0),),), responses, error)
 
 
 def test_report_of_right_answers() -> None:
@@ -47,7 +49,7 @@ def test_a_wrong_answer_counts_more_than_one_that_could_not_be_had() -> None:
 
 
 def test_each_request_has_its_own_tolerances() -> None:
-    wide = GoldenAnswer("line 2", (tensor(1.0),), (tensor(1.2),), tolerances={"y": Tolerance(atol=0.5)})
+    wide = GoldenAnswer("line 2", ((tensor(1.0),),), ((tensor(1.2),),), tolerances={"y": Tolerance(atol=0.5)})
     assert golden.report([answer(), wide]).finding is Finding.PASS
     assert golden.report([answer(1.2), wide]).differences == (
         "line 1: output 'y' differs in 1 of 1 values, first at [0]: 1.2, expected 1.0",
@@ -58,3 +60,45 @@ def test_only_the_first_differences_are_spelled_out() -> None:
     found = golden.report([answer(2.0, request=f"line {i}") for i in range(50)])
     assert len(found.differences) == 50
     assert found.reason.count("line ") == 5
+
+
+def stream(expected: list[float], got: list[float], **tolerances: Tolerance) -> golden.GoldenReport:
+    """The report of one stream of responses with one number each."""
+    wanted, came = ([(tensor(value),) for value in values] for values in (expected, got))
+    return golden.report([GoldenAnswer("line 1", tuple(wanted), tuple(came), None, tolerances, streams=True)])
+
+
+@pytest.mark.parametrize(
+    ("got", "says"),
+    [
+        ([1.0, 2.0, 4.0], ["response 3: output 'y' differs in 1 of 1 values, first at [0]: 4.0, expected 3.0"]),
+        (
+            [0.0, 2.0, 4.0],
+            [
+                "response 1: output 'y' differs in 1 of 1 values, first at [0]: 0.0, expected 1.0",
+                "2 responses differ, of which that is the first",
+            ],
+        ),
+        ([1.0, 2.0], ["the stream ended after 2 of 3 responses"]),
+        ([], ["the stream ended after 0 of 3 responses"]),
+        ([1.0, 2.0, 3.0, 4.0], ["the stream goes on after the 3 responses that were recorded"]),
+    ],
+)
+def test_streams_are_compared_response_by_response(got: list[float], says: list[str]) -> None:
+    found = stream([1.0, 2.0, 3.0], got)
+    assert found.finding is Finding.FAIL
+    assert list(found.differences) == [f"line 1: {what}" for what in says]
+    assert found.reason.startswith("1 of 1 differ")
+
+
+def test_a_tolerance_holds_in_every_response() -> None:
+    assert stream([1.0, 2.0], [1.1, 2.1], y=Tolerance(atol=0.2)).finding is Finding.PASS
+    assert stream([1.0, 2.0], [1.1, 2.3], y=Tolerance(atol=0.2)).finding is Finding.FAIL
+
+
+_values = st.lists(st.sampled_from([0.0, 1.0, 2.0]), max_size=5)
+
+
+@given(_values, _values)
+def test_a_stream_passes_exactly_when_it_is_the_recorded_one(expected: list[float], got: list[float]) -> None:
+    assert (stream(expected, got).finding is Finding.PASS) == (expected == got)

@@ -35,6 +35,29 @@ def output(**fields: Any) -> bytes:
     return line(outputs=[Y | fields])
 
 
+def stream(*responses: Any, **fields: Any) -> bytes:
+    return msgspec.json.encode({"inputs": [X], "responses": responses} | fields)
+
+
+def test_a_line_of_a_stream_is_read() -> None:
+    [found, unary] = read(
+        stream([Y], [Y | {"data": [0.5]}, Y | {"name": "z"}], tolerances={"y": {"rtol": 0.1}}) + b"\n" + line()
+    )
+    assert (found.streams, found.outputs, found.tolerances) == (True, (), {"y": Tolerance(rtol=0.1)})
+    assert [[(t.name, t.array.tolist()) for t in response] for response in found.answer] == [
+        [("y", [0.25])],
+        [("y", [0.5]), ("z", [0.25])],
+    ]
+    assert (unary.streams, unary.responses, unary.answer) == (False, None, (unary.outputs,))
+
+
+def test_a_stream_without_a_response_is_no_unary_answer() -> None:
+    [found] = read(stream())
+    assert (found.streams, found.answer) == (True, ())
+    [again] = read(golden_lines.write(found))
+    assert (again.streams, again.answer) == (True, ())
+
+
 def test_a_line_is_read() -> None:
     [found] = read(line(name="a", parameters={"seed": 7}, tolerances={"y": {"rtol": 0.1}}))
     assert (found.name, found.title, found.line, found.parameters) == ("a", "a", 1, {"seed": 7})
@@ -58,8 +81,8 @@ def test_the_example_of_messages_is_valid_and_empty_lines_are_skipped() -> None:
 
 def test_the_line_in_the_documentation_is_valid() -> None:
     text = (Path(__file__).parents[3] / "docs" / "golden-requests.md").read_text(encoding="utf-8")
-    [found] = read(text.partition("```json\n")[2].partition("```")[0].encode())
-    assert found.title == "big order"
+    found = [request for part in text.split("```json\n")[1:] for request in read(part.partition("```")[0].encode())]
+    assert [(request.title, request.streams) for request in found] == [("big order", False), ("line 1", True)]
 
 
 def test_data_may_be_flat_or_nested_and_tensors_may_say_more() -> None:
@@ -90,9 +113,23 @@ def test_what_the_protocol_has_no_json_for() -> None:
         (b"no json", r'not valid JSON: .*; every line is a JSON object like \{"inputs"'),
         (b"[]", r'expected object, got array; expected a line like \{"inputs"'),
         (b"{}", r"missing required field `inputs`; expected a line like"),
-        (b'{"inputs": []}', r"missing required field `outputs`; expected a line like"),
+        (b'{"inputs": []}', r"missing required field `outputs`, or `responses` of a model that streams; expected a li"),
+        (line(responses=[[Y]]), "outputs and responses: a line has one of them, `outputs` of one answer or"),
+        (stream([Y], []), r"responses\[1\]: expected array of length >= 1"),
+        (stream(Y), r"responses\[0\]: expected array, got object"),
+        (stream([Y], [Y, Y]), r"responses\[1\]: 'y' is given more than once"),
+        (stream([Y], [Y | {"shape": [2]}]), r"responses\[1\]\[0\] 'y': shape \[2\] takes 2 elements, data has 1"),
+        (stream([Y | {"datatype": "FP99"}]), r"responses\[0\]\[0\].datatype: invalid enum value 'FP99'; expected"),
+        (stream([Y], tolerances={"z": {}}), "tolerances: 'z' is none of the outputs 'y'"),
+        (
+            stream([Y], [Y | {"datatype": "FP16"}], tolerances={"y": {}}),
+            "tolerances: output 'y' is FP32 in one response and FP16 in another",
+        ),
         (line(outputs=[]), "outputs: expected array of length >= 1"),
-        (line(tolerance={}), "unknown field `tolerance`; a line has inputs, outputs and, if wanted, name, param"),
+        (
+            line(tolerance={}),
+            "unknown field `tolerance`; a line has inputs, outputs .or responses, of a stream. and, if w",
+        ),
         (line(inputs=[{"name": "x"}]), r"inputs\[0\]: object missing required field `datatype`"),
         (line(inputs=[X, X]), "inputs: 'x' is given more than once"),
         (line(outputs=[Y, Y]), "outputs: 'y' is given more than once"),
@@ -174,3 +211,13 @@ def test_what_is_written_is_read_bit_for_bit(given: Tensor, answer: Tensor, name
     exact = {"x": EXACT, "y": EXACT}
     assert compare(wanted.inputs, found.inputs, exact).differences == ()
     assert compare(wanted.outputs, found.outputs, exact).differences == ()
+
+
+@given(st.lists(st.tuples(tensors("y"), st.none() | tensors("z")), max_size=4))
+def test_a_stream_that_is_written_is_read_bit_for_bit(responses: list[tuple[Tensor, Tensor | None]]) -> None:
+    answer = tuple((first, *([second] if second is not None else [])) for first, second in responses)
+    [found] = read(golden_lines.write(GoldenRequest((), (), {"seed": 7}, responses=answer)))
+    assert (found.parameters, found.outputs, len(found.answer)) == ({"seed": 7}, (), len(answer))
+    for wanted, got in zip(answer, found.answer, strict=True):
+        assert [tensor.name for tensor in got] == [tensor.name for tensor in wanted]
+        assert compare(wanted, got, {"y": EXACT, "z": EXACT}).differences == ()
