@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,9 +20,12 @@ from headrace.app.controller.switching import move_when_ready
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.owned_state import OwnedState
+from headrace.app.registry_state import open_registry
 from headrace.app.state_location import Location
 from headrace.control.observed import Desired, Observed
+from headrace.core.models import Artifact, Format
 from headrace.core.routes import RouteTable
+from headrace.core.versions import Draft, Provenance, StoredFile
 from headrace.pipeline.auth import Guard
 
 ECHO = "headrace-echo 1\n"
@@ -42,6 +46,18 @@ class Operated:
         )
         self.manager.state = state
         self.operations = EndpointOperations(self.manager, self.location)
+
+    def register(self, model: str, text: str = ECHO) -> int:
+        """One more version in the registry; its number."""
+        path = self.folder / "pushed.echo"
+        path.write_text(text)
+        digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+        artifact = Artifact("model/pushed.echo", Format.ECHO, "echo", digest)
+        files = (StoredFile(artifact.path, digest, len(text)),)
+        with open_registry(self.location) as opened:
+            opened.artifacts.put(path, digest, lambda _: None)
+            draft = Draft(model, artifact, files, Provenance("ada", 1.0, str(path)))
+            return opened.registry.register(draft).number
 
     async def settle(self, *failing: str) -> None:
         """New versions are ready now; those of ``failing`` (ids) cannot load."""

@@ -1,4 +1,4 @@
-"""/api/v1/plan, /api/v1/apply, /api/v1/config and what is done to one endpoint by hand.
+"""/api/v1/plan, /api/v1/apply, /api/v1/config, /api/v1/deploy and what is done to one endpoint by hand.
 
 An endpoint's ETag is its generation: a request with If-Match changes what the caller has seen, or nothing.
 """
@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from headrace.api import problems
 from headrace.api.caller import caller, key_of
-from headrace.api.endpoint_schema import Applied, Change, Changes, Drain, Pause, Restart, Scale, Wanted, Weights
+from headrace.api.endpoint_schema import Applied, Change, Changes, Deploy, Drain, Pause, Restart, Scale, Wanted, Weights
 from headrace.api.idempotency import Requests, Sent
 from headrace.api.pages import listed
 from headrace.api.ports import EndpointCommands
@@ -93,6 +93,14 @@ def _by_hand(routes: APIRouter, commands: EndpointCommands) -> None:
     @routes.get("/wanted/{name:path}", summary="An endpoint as it shall be", response_model=Wanted, responses=refusals)
     async def wanted(name: str) -> Response:
         return _answer(commands.wanted(name))
+
+    @routes.put(
+        "/deploy/{name:path}",
+        summary="A version of the registry under an endpoint, which is made when it is not there",
+        responses=refusals,
+    )
+    async def deploy(name: str, body: Deploy, seen: Seen, who: Who) -> Change:
+        return Change.of(await commands.deploy(body.wanted(name), who=who, generation=seen))
 
     @routes.put("/traffic/{name:path}", summary="Weights by hand", response_model=Wanted, responses=refusals)
     async def traffic(name: str, body: Weights, seen: Seen, who: Who) -> Response:

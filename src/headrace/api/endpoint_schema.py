@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from headrace.control import deploying
 from headrace.control.endpoint_changes import ChangeKind, EndpointChange
 from headrace.core.endpoint_records import EndpointRecord
 from headrace.core.endpoints import endpoint_and_version
@@ -90,6 +91,22 @@ class Wanted(BaseModel):
             changed_by=record.who,
             changed_at=record.at,
         )
+
+
+class Deploy(_Request):
+    """A version of the registry under an endpoint."""
+
+    model: str = Field(max_length=512, description="MODEL@VERSION or MODEL@ALIAS.", examples=["fraud@7"])
+    deployment: str | None = Field(
+        None, max_length=128, description="Its only one, else `main`. A new one beside others gets no requests yet."
+    )
+    replicas: int | None = Field(None, ge=0, le=1024, description="null: as it is, else 1.")
+    lazy: bool | None = Field(None, description="Start on the first request. null: as it is, else false.")
+    take_over: bool = Field(False, description="Decide the traffic of an endpoint that another decides now.")
+
+    def wanted(self, endpoint: str) -> deploying.Deploy:
+        """Raises BadSettings."""
+        return deploying.Deploy(endpoint, **self.model_dump())
 
 
 class Weights(_Request):

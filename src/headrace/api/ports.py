@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from headrace.control.deploying import Deploy
 from headrace.control.endpoint_changes import EndpointChange
 from headrace.control.experiments.report import ExperimentReport
 from headrace.control.key_issuer import KeyIssuer
@@ -71,6 +72,7 @@ class EndpointCommands(KeepsAnswers, Protocol):
         take_over: bool,
         answering: Answering[tuple[EndpointChange, ...]] | None,
     ) -> tuple[EndpointChange, ...]: ...
+    async def deploy(self, wanted: Deploy, *, who: str, generation: int | None) -> EndpointChange: ...
     def export(self) -> str: ...
     def wanted(self, endpoint: str) -> EndpointRecord: ...
     async def set_traffic(

@@ -125,7 +125,8 @@ class Deployment(BaseModel):
     id: str = Field(examples=["fraud@1"])
     version: str
     platform: str = Field(description="Model format, as in the Open Inference Protocol.", examples=["onnx_onnxv1"])
-    ready: bool
+    ready: bool = Field(description="It can answer; so can a dormant one, whose first request waits for it.")
+    dormant: bool = Field(description="Lazy, and no request has come yet.")
     reason: str = Field(description="Why it is not ready; empty when it is.")
     name: str = Field(description="Under its endpoint; empty for versions that are only addressed by number.")
     traffic: float = Field(description="Share of the endpoint's requests that it gets now, 0 to 1.")
@@ -141,12 +142,14 @@ class Deployment(BaseModel):
     def of(cls, endpoint: EndpointRoute, deployment: DeploymentRoute, reports: list[LoadReport]) -> Deployment:
         signature = deployment.signature
         weights = sum(endpoint.traffic.values())
+        ready = deployment.ready or deployment.dormant
         return cls(
             id=deployment.id,
             version=deployment.version,
             platform=deployment.platform,
-            ready=deployment.ready,
-            reason="" if deployment.ready else deployment.reason,
+            ready=ready,
+            dormant=deployment.dormant,
+            reason="" if ready else deployment.reason,
             name=deployment.name,
             traffic=endpoint.traffic.get(deployment.id, 0.0) / weights if weights else 0.0,
             desired_replicas=deployment.desired_replicas,

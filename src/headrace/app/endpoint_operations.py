@@ -1,7 +1,9 @@
-"""What can be done to endpoints while they are served: apply a file, set traffic, scale, restart, pause, delete."""
+"""What can be done to endpoints while they are served: apply a file, deploy a version, set traffic, scale, restart,
+pause, delete."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from headrace.app import applying
 from headrace.app.endpoint_documents import as_yaml, policy_document
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.state_location import Location
+from headrace.control.deploying import MAX_REPLICAS, Deploy, check_free, document_for
 from headrace.control.endpoint_changes import (
     ChangeKind,
     EndpointChange,
@@ -23,8 +26,6 @@ from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import MANUAL, EndpointRecord, Owner, OwnerKind, entries, with_entry
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.traffic import MAIN, EndpointTraffic
-
-MAX_REPLICAS = 1024
 
 replace = msgspec.structs.replace
 
@@ -54,7 +55,7 @@ class EndpointOperations:
 
     async def plan(self, text: str, path: str) -> tuple[EndpointChange, ...]:
         """What applying this file would change. Raises BadSettings, UnknownModel, LoadFailed."""
-        changes, _ = await self._compare(text, path)
+        changes, _ = await self._compare(text, path, Owner(OwnerKind.FILE, path))
         return changes
 
     async def apply(
@@ -69,7 +70,7 @@ class EndpointOperations:
         """Make it so: all endpoints of the file, or none. Raises also Conflict when another decides the traffic."""
         manager = self._manager
         async with manager.lock:
-            changes, records = await self._compare(text, path)
+            changes, records = await self._compare(text, path, Owner(OwnerKind.FILE, path))
             check_owner(changes, take_over=take_over)
             wanted = {c.endpoint for c in changes if c.kind in (ChangeKind.CREATE, ChangeKind.UPDATE)}
             gone = [c.endpoint for c in changes if c.kind is ChangeKind.DELETE]
@@ -84,14 +85,32 @@ class EndpointOperations:
         await self._visible()
         return changes
 
-    async def _compare(self, text: str, path: str) -> tuple[tuple[EndpointChange, ...], list[EndpointRecord]]:
+    async def _compare(
+        self, text: str, path: str, owner: Owner
+    ) -> tuple[tuple[EndpointChange, ...], list[EndpointRecord]]:
         manager = self._manager
-        owner = Owner(OwnerKind.FILE, path)
         records = await applying.read(text, Path(path), owner, manager.records, self._location, manager.state)
         records = [manager.paused_still(record) for record in records]
         documents = {record.name: record.document for record in records}
         changes = differences(documents, manager.records, owner)
         return tuple(_with_content(c, records, manager.records) for c in changes), records
+
+    async def deploy(self, wanted: Deploy, *, who: str, generation: int | None = None) -> EndpointChange:
+        """Put a version of the registry under an endpoint, which is made when it is not there; what serves there goes
+        on until the version is ready. Raises Conflict when another decides the traffic, UnknownModel, BadSettings,
+        LoadFailed."""
+        manager = self._manager
+        async with manager.lock:
+            there = manager.records.get(wanted.endpoint)
+            if generation is not None:
+                manager.require(wanted.endpoint, generation)
+            check_free(wanted, there)
+            text = json.dumps({"endpoints": {wanted.endpoint: document_for(wanted, there)}})
+            (change,), records = await self._compare(text, "headrace deploy", MANUAL)
+            if change.kind is not ChangeKind.NONE:
+                await manager.change(records, what="endpoint.deploy", who=who, why=wanted.model)
+        await self._visible()
+        return change
 
     def export(self) -> str:
         """What runs, as the text of a ``headrace.yaml``."""

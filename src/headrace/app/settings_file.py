@@ -26,7 +26,7 @@ from headrace.app.settings_rollout import read_plan
 from headrace.app.settings_traffic import TrafficReader
 from headrace.control.rollout_plan import RolloutPlan
 from headrace.core import errors, names
-from headrace.core.endpoint_records import Document
+from headrace.core.endpoint_records import OF_ENDPOINT, Document
 from headrace.core.traffic import MAIN
 
 FILE_NAME = "headrace.yaml"
@@ -40,9 +40,6 @@ _MAX_DEPTH = 100
 _LATER_ENDPOINT_KEYS = {
     "slo": "service-level objectives",
 }
-
-_OF_ENDPOINT = ("fallback", "rollout")
-"""What may stand beside the only model of an endpoint, and is no setting of its deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +265,14 @@ class _Reader(NodeReader):
         if "deployments" in found:
             return self._with_deployments(name, shown, found)
         for policy_key in settings_traffic.KEYS:
-            if policy_key in found and policy_key not in _OF_ENDPOINT:
+            if policy_key in found and policy_key not in OF_ENDPOINT:
                 raise errors.BadSettings(
                     f"{self.at(found[policy_key][0])}: {shown}.{policy_key} needs deployments to choose from;"
                     f" write deployments: {{main: {{model: PATH}}}}"
                 )
-        own = {k: v for k, v in found.items() if k in _OF_ENDPOINT}
+        own = {k: v for k, v in found.items() if k in OF_ENDPOINT}
         return EndpointEntry(
-            (self._deployment(name, shown, key_node, body, skip=_OF_ENDPOINT),), self._settings(shown, [MAIN], own)
+            (self._deployment(name, shown, key_node, body, skip=OF_ENDPOINT),), self._settings(shown, [MAIN], own)
         )
 
     def _settings(self, shown: str, deployments: list[str], found: dict[str, tuple[Node, Node]]) -> EndpointSettings:
@@ -285,7 +282,7 @@ class _Reader(NodeReader):
         return EndpointSettings(policy, plan)
 
     def _with_deployments(self, name: str, shown: str, found: dict[str, tuple[Node, Node]]) -> EndpointEntry:
-        others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS, *_OF_ENDPOINT)]
+        others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS, *OF_ENDPOINT)]
         if others:
             raise errors.BadSettings(
                 f"{self.at(found[others[0]][0])}: {shown}.{others[0]} stands beside deployments;"

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.endpoint_changes import show_changes, wait_for, write
 from headrace.cli.management import AsJson, Deployment, Endpoint, Server, State, TakeOver, connected
 from headrace.cli.outcome import epilog
 from headrace.core import errors
 
 if TYPE_CHECKING:
-    from headrace.client.endpoints import Change, Endpoints, EndpointState
+    from headrace.client.endpoints import Endpoints, EndpointState
 
-_LOOK_EVERY_S = 0.25
+_SAME = "nothing changes: the file says what runs"
 
 File = Annotated[Path, typer.Argument(metavar="[FILE]", help="A settings file with endpoints.", show_default=True)]
 
@@ -48,7 +49,7 @@ def plan(
 ) -> None:
     """Show what applying a file would change. Nothing is changed."""
     with _connected(server, state, as_json) as endpoints:
-        _show_changes(endpoints.plan(file), as_json, "to {}")
+        show_changes(endpoints.plan(file), as_json, "to {}", same=_SAME)
 
 
 apply_app, _apply = _app(["apply", "apply production.yaml --take-over", "apply --no-wait --json"])
@@ -69,30 +70,8 @@ def apply(
         changes = endpoints.apply(file, take_over=take_over)
         if wait:
             changed = [change.endpoint for change in changes if change.kind in ("create", "update")]
-            _wait_for(endpoints, changed, time.monotonic() + timeout)
-        _show_changes(changes, as_json, "{}d")
-
-
-def _wait_for(endpoints: Endpoints, names: list[str], ends: float) -> None:
-    """Until each has settled and serves. Raises LoadFailed when a new version could not be loaded."""
-    asked = {name: endpoints.show(name) for name in names}
-    while True:
-        ready = {found["name"] for found in endpoints.list() if found["ready"] and not found["waiting"]}
-        waiting = []
-        for name, first in asked.items():
-            now = endpoints.show(name)
-            if now.versions != first.versions:
-                raise errors.LoadFailed(
-                    f"endpoint {name!r}: the new version could not be loaded; version"
-                    f" {', '.join(now.versions.values())} serves on. The reason: headrace events --model {name}"
-                )
-            if not now.settled or (name not in ready and not now.paused):
-                waiting.append(name)
-        if not waiting:
-            return
-        if time.monotonic() > ends:
-            raise errors.DeadlineExceeded(f"not ready yet: {', '.join(waiting)}; headrace endpoints says why")
-        time.sleep(_LOOK_EVERY_S)
+            wait_for(endpoints, changed, time.monotonic() + timeout)
+        show_changes(changes, as_json, "{}d", same=_SAME)
 
 
 export_app, _export = _app(["export-config > headrace.yaml"])
@@ -106,7 +85,7 @@ def export_config(server: Server = None, state: State = None, as_json: AsJson = 
         if as_json:
             import yaml
 
-            _write(yaml.safe_load(text))
+            write(yaml.safe_load(text))
             return
         sys.stdout.write(text)
 
@@ -128,7 +107,7 @@ def endpoints(
             return
         found = served.list()
         if as_json:
-            _write({"endpoints": found})
+            write({"endpoints": found})
             return
         for one in found:
             typer.echo(_line(one))
@@ -244,44 +223,9 @@ def resume(endpoint: Endpoint, server: Server = None, state: State = None, as_js
 # --- what people and machines read ---
 
 
-def _write(document: Any) -> None:
-    import msgspec
-
-    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
-
-
-def _show_changes(changes: Sequence[Change], as_json: bool, done: str) -> None:
-    if as_json:
-        _write({"changes": changes})
-        return
-    marks = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
-    counted = dict.fromkeys(marks, 0)
-    for change in changes:
-        if change.kind not in marks:
-            continue
-        counted[change.kind] += 1
-        mark, color = marks[change.kind]
-        taken = f" (taken over from {change.taken_from})" if change.taken_from else ""
-        typer.secho(f"{mark} {change.endpoint}{taken}", fg=color)
-        for field in change.fields:
-            typer.echo(f"    {field.path}: {_side(field.before, field.after)}")
-        if change.kind == "update" and not change.fields and not change.taken_from:
-            typer.echo("    the content of its models")
-    if not any(counted.values()):
-        typer.echo("nothing changes: the file says what runs")
-        return
-    typer.echo(", ".join(f"{count} {done.format(kind)}" for kind, count in counted.items() if count))
-
-
-def _side(before: Any, after: Any) -> str:
-    if before is None:
-        return f"{after}"
-    return f"{before} → {'(default)' if after is None else after}"
-
-
 def _show_state(state: EndpointState, as_json: bool, *, full: bool = False) -> None:
     if as_json:
-        _write(state)
+        write(state)
         return
     total = sum(state.weights.values())
     shares = ", ".join(
@@ -304,6 +248,7 @@ def _line(endpoint: dict[str, Any]) -> str:
         name = f"{deployment['name']} " if deployment.get("name") else ""
         reason = f" ({deployment['reason']})" if deployment.get("reason") else ""
         share = f"{100 * deployment['traffic']:.4g} %"
-        shown.append(f"{name}version {deployment['version']}: {share}, {ready} replicas ready{reason}")
+        replicas = "starts on its first request" if deployment.get("dormant") else f"{ready} replicas ready"
+        shown.append(f"{name}version {deployment['version']}: {share}, {replicas}{reason}")
     state = "ready" if endpoint["ready"] else "not ready"
     return f"{endpoint['name']}: {state}; {'; '.join(shown)}"

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("headrace.cli.events", "Show who changed what in the registry, when and why."),
     "plan": ("headrace.cli.endpoints:plan_app", "Show what applying a settings file would change."),
     "apply": ("headrace.cli.endpoints:apply_app", "Make what runs what a settings file says."),
+    "deploy": ("headrace.cli.deploy", "Put a version of the registry under an endpoint."),
     "export-config": ("headrace.cli.endpoints:export_app", "Write what runs as a settings file."),
     "endpoints": ("headrace.cli.endpoints:endpoints_app", "List what is served."),
     "traffic": ("headrace.cli.endpoints:traffic_app", "Spread the requests of an endpoint by hand."),

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.client.management import Management
-from headrace.core import errors
+from headrace.core import errors, names
 
 _INSPECTING_S = 1800.0
 """A server inspects every model of a file before it answers."""
@@ -93,6 +93,44 @@ class AsyncEndpoints:
         response = await self._management.post(path, body, timeout_s=_INSPECTING_S)
         return msgspec.json.decode(response.content, type=_Changes).changes
 
+    async def deploy(
+        self,
+        model: str,
+        *,
+        endpoint: str | None = None,
+        deployment: str | None = None,
+        replicas: int | None = None,
+        lazy: bool | None = None,
+        take_over: bool = False,
+        generation: int | None = None,
+    ) -> Change:
+        """Put a version of the registry, ``"fraud@7"`` or ``"fraud@champion"``, under an endpoint without a file.
+
+        endpoint    None: the name of the model; it is made when it is not there
+        deployment  None: its only one; a new name stands beside the others and gets no requests yet
+        replicas, lazy   None: as it is, or the default of what is new
+        take_over   decide the traffic of an endpoint that another decides now
+
+        Where something else serves, the version takes over when it is ready. Raises BadSettings, UnknownModel,
+        LoadFailed, and Conflict when another decides the traffic."""
+        name = names.split_reference(model)[0] if endpoint is None else endpoint
+        body = {
+            "model": model,
+            "deployment": deployment,
+            "replicas": replicas,
+            "lazy": lazy,
+            "take_over": take_over,
+        }
+        response = await self._management.call(
+            "PUT",
+            f"/deploy/{_quoted(name)}",
+            body=body,
+            headers=_match(generation),
+            timeout_s=_INSPECTING_S,
+            repeatable=True,
+        )
+        return msgspec.json.decode(response.content, type=Change)
+
     async def export(self) -> str:
         """What runs, as the text of a ``headrace.yaml``."""
         return (await self._management.get("/config")).text
@@ -173,6 +211,29 @@ class Endpoints:
 
     def apply(self, config: str | Path, *, take_over: bool = False) -> builtins.list[Change]:
         return self._run(self._async.apply(config, take_over=take_over))
+
+    def deploy(
+        self,
+        model: str,
+        *,
+        endpoint: str | None = None,
+        deployment: str | None = None,
+        replicas: int | None = None,
+        lazy: bool | None = None,
+        take_over: bool = False,
+        generation: int | None = None,
+    ) -> Change:
+        return self._run(
+            self._async.deploy(
+                model,
+                endpoint=endpoint,
+                deployment=deployment,
+                replicas=replicas,
+                lazy=lazy,
+                take_over=take_over,
+                generation=generation,
+            )
+        )
 
     def export(self) -> str:
         return self._run(self._async.export())

@@ -19,6 +19,10 @@ Document = dict[str, Any]
 versions of the registry by number."""
 
 
+OF_ENDPOINT = ("fallback", "rollout")
+"""Keys that may stand beside the only model of an endpoint, and are no settings of its deployment."""
+
+
 def entries(document: Document) -> dict[str, Document]:
     """A document's deployments by name; one that names none has ``main``."""
     found: dict[str, Document] = document.get("deployments", {MAIN: document})

@@ -22,6 +22,7 @@ def test_one_endpoint_in_full(get: Any) -> None:
         "version": "1",
         "platform": "onnx_onnxv1",
         "ready": True,
+        "dormant": False,
         "reason": "",
         "name": "champion",
         "traffic": 0.75,

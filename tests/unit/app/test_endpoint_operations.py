@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.app.owned_state import OwnedState
+from headrace.control.deploying import Deploy
 from headrace.core import errors
 from headrace.core.endpoint_records import MANUAL
 from tests.operated import ECHO, Operated
@@ -224,3 +225,53 @@ def test_what_was_kept_is_what_is_served(tmp_path: Path) -> None:
         assert operated.manager.state.records() == []
 
     operate(tmp_path, work, kept=True)
+
+
+def test_a_version_is_deployed_replaced_and_put_beside(tmp_path: Path) -> None:
+    async def work(operated: Operated) -> None:
+        operations = operated.operations
+        for number in range(4):
+            operated.register("fraud", f"{ECHO}# {number}\n")
+        made = await operations.deploy(Deploy("fraud", "fraud@1", replicas=2), who="ada")
+        assert (made.kind, made.owner, operations.wanted("fraud").document) == (
+            "create",
+            MANUAL,
+            {"model": "fraud@1", "replicas": 2},
+        )
+        again = await operations.deploy(Deploy("fraud", "fraud@1"), who="ada")
+        assert (again.kind, operations.wanted("fraud").generation) == ("none", 1)
+        changed = await operations.deploy(Deploy("fraud", "fraud@2"), who="ada")
+        assert [(f.path, f.before, f.after) for f in changed.fields] == [("model", "fraud@1", "fraud@2")]
+        assert operated.desired.traffic["fraud"].targets == {"main": "fraud@1"}  # until the new one is ready
+        await operated.settle()
+        assert operated.desired.traffic["fraud"].targets == {"main": "fraud@2"}
+        assert operated.desired.deployments["fraud@2"].replicas == 2
+        await operations.deploy(Deploy("fraud", "fraud@3", deployment="next"), who="ada")
+        record = operations.wanted("fraud")
+        assert (record.traffic.targets, record.traffic.policy.weights) == (
+            {"main": "fraud@2", "next": "fraud@3"},
+            {"main": 1},
+        )
+        await operations.deploy(Deploy("fraud", "fraud@4", deployment="main"), who="ada")
+        await operated.settle("fraud@4")
+        assert operations.wanted("fraud").traffic.targets["main"] == "fraud@2"  # it cannot load
+
+    operate(tmp_path, work)
+
+
+def test_what_a_file_decides_is_not_deployed_over(tmp_path: Path) -> None:
+    async def work(operated: Operated) -> None:
+        operated.register("m", f"{ECHO}# pushed\n")
+        await operated.apply("endpoints: {m: {model: one.echo, rollout: {canary: 5}}}\n")
+        before = operated.operations.wanted("m")
+        with pytest.raises(errors.Conflict, match="headrace rollout start m --to m@1"):
+            await operated.operations.deploy(Deploy("m", "m@1"), who="ada")
+        with pytest.raises(errors.PreconditionFailed):
+            await operated.operations.deploy(Deploy("m", "m@1", take_over=True), who="ada", generation=7)
+        with pytest.raises(errors.UnknownModel, match="there is no endpoint 'x'"):
+            await operated.operations.deploy(Deploy("x", "m@1"), who="ada", generation=1)
+        with pytest.raises(errors.UnknownModel):
+            await operated.operations.deploy(Deploy("m", "m@9", take_over=True), who="ada")
+        assert operated.operations.wanted("m") == before
+
+    operate(tmp_path, work)

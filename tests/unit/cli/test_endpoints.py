@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from headrace.cli.main import app
-from tests.operated import ECHO, serving
+from tests.operated import ECHO, Operated, serving
 
 CONFIG = "endpoints: {m: {traffic: {a: 3, b: 1}, deployments: {a: {model: a.echo}, b: {model: b.echo}}}}\n"
 Type = Callable[..., tuple[int, str]]
@@ -90,3 +90,27 @@ def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code, text = _invoke("endpoints")
     assert code != 0
     assert "127.0.0.1:9" in text
+
+
+def test_a_version_is_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    operated = Operated(tmp_path)
+    operated.register("fraud", f"{ECHO}# 1\n")
+    operated.register("fraud", f"{ECHO}# 2\n")
+    with serving(tmp_path) as (url, _):
+        monkeypatch.setenv("HEADRACE_SERVER", url)
+        code, text = _invoke("deploy fraud@1 --replicas 2 --no-wait")
+        assert (code, text.splitlines()) == (
+            0,
+            ["+ fraud", "    model: fraud@1", "    replicas: 2", "1 created"],
+        )
+        assert _invoke("deploy fraud@1 --no-wait") == (0, "nothing changes: fraud serves it already\n")
+        (change,) = json.loads(_invoke("deploy fraud@2 --endpoint fraud --no-wait --json")[1])["changes"]
+        assert (change["kind"], change["fields"]) == (
+            "update",
+            [{"path": "model", "before": "fraud@1", "after": "fraud@2"}],
+        )
+        code, text = _invoke("deploy fraud --no-wait")
+        assert (code, "write fraud@7 or fraud@champion" in text) == (2, True)
+        code, text = _invoke("deploy fraud@9 --no-wait")
+        assert (code, "fraud" in text) == (2, True)
