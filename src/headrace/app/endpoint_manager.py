@@ -7,28 +7,25 @@ are ready; when they cannot load, the record before it is put back, in the state
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
-from headrace.app import events, source_copies
+from headrace.app import events
 from headrace.app.answer_memory import AnswerMemory
 from headrace.app.controller.state import Switch
+from headrace.app.effect import Effect
 from headrace.app.endpoint_documents import policy_document
 from headrace.app.owned_state import OwnedState
 from headrace.app.registry_state import who_am_i
 from headrace.control.observed import Desired, Observed
-from headrace.control.plan import is_dormant
 from headrace.control.rollout_story import Rollout
 from headrace.core import errors
 from headrace.core.answers import Answer, Answering
 from headrace.core.endpoint_records import EndpointRecord, OwnerKind
 from headrace.core.endpoints import DeploymentSpec, endpoint_and_version
-from headrace.core.routes import RequestLogRoute
 from headrace.core.traffic import EndpointTraffic
 from headrace.core.versions import Event
 from headrace.telemetry import logging
@@ -63,10 +60,8 @@ class EndpointManager:
         """To requests with an idempotency key, where no state keeps them."""
         self.lock = asyncio.Lock()
         """Held by whoever makes a change, from reading the records until they are replaced."""
-        self._directory = directory
         self.experiments_folder = experiments or directory / "experiments"
-        self._desired = desired
-        self._observed = observed
+        self._effect = Effect(directory, self.experiments_folder, desired, observed, switches)
         self._switches = switches
         self._say = say
         self._changed = changed
@@ -100,84 +95,19 @@ class EndpointManager:
 
     def adopt(self, record: EndpointRecord) -> None:
         """Go for this record from now on. Safe to repeat."""
-        name = record.name
-        if record.before is not None and name not in self._desired.traffic:
-            # Nothing serves yet: begin with what is known to work.
-            self.adopt(record.before)
-        self.records[name] = record
-        for spec in record.deployments:
-            self._deploy(record.at_work(spec))
-        live = self._desired.traffic.get(name, EndpointTraffic())
-        targets = {n: self._aim(record, n, target, live) for n, target in record.traffic.targets.items()}
-        for n, target in live.targets.items():
-            if n not in targets and endpoint_and_version(target) in self._desired.failures:
-                targets[n] = target  # it could not be inspected: whoever asks for it reads why
-        for key in [key for key in self._switches if key[0] == name and key[1] not in targets]:
-            del self._switches[key]
-        self._desired.traffic[name] = EndpointTraffic(record.traffic.policy, targets)
-        kept = {spec.id for spec in record.deployments} | set(targets.values())
-        for deployment in self._deployments(name):
-            if deployment not in kept:
-                del self._desired.deployments[deployment]
-        self._pause(name, record.paused)
-        self.log_requests(record)
+        self.records[record.name] = record
+        self._effect.put(record)
         self._changed.set()
 
     def log_requests(self, record: EndpointRecord) -> None:
-        """An experiment owns the traffic: every answered request is written down, for as long as it does."""
-        self._desired.logs.pop(record.name, None)
-        if record.owner.kind is OwnerKind.EXPERIMENT:
-            folder = request_index_folder(self.experiments_folder, record.name)
-            self._desired.logs[record.name] = RequestLogRoute(record.owner.name, str(folder))
-
-    def _pause(self, name: str, why: str) -> None:
-        self._desired.paused.pop(name, None)
-        if why:
-            self._desired.paused[name] = why
-
-    def _deploy(self, spec: DeploymentSpec) -> None:
-        known = self._desired.deployments.get(spec.id)
-        if known is None or known.load_key != spec.load_key:
-            # What kept it from loading may not hold any more.
-            self._observed.restarts.pop(spec.id, None)
-            with contextlib.suppress(OSError):  # gone already: the worker will say so
-                source_copies.keep(self._directory, spec.artifact)
-        self._desired.deployments[spec.id] = spec
-
-    def _aim(self, record: EndpointRecord, name: str, target: str, live: EndpointTraffic) -> str:
-        """Who takes the requests of a deployment now: the one before, until the new one is ready."""
-        key = record.name, name
-        self._switches.pop(key, None)
-        current = live.targets.get(name)
-        if current is None or current == target or current not in self._desired.deployments:
-            return target
-        if is_dormant(self._desired.deployments[current], self._desired, self._observed):
-            return target  # nobody has asked for either yet
-        self._desired.awake.add(target)
-        old = None if record.deployment(current) is not None else current
-        self._switches[key] = Switch(record.name, name, target, old)
-        return current
-
-    def _deployments(self, endpoint: str) -> list[str]:
-        return [id for id, spec in self._desired.deployments.items() if spec.endpoint == endpoint]
+        """Write answered requests down where the record says so; a controller before this one did."""
+        self._effect.log_requests(record)
 
     def forget(self, name: str) -> None:
         """The endpoint leaves."""
         self.records.pop(name, None)
-        self._desired.traffic.pop(name, None)
-        self._desired.logs.pop(name, None)
-        self._pause(name, "")
-        for deployment in self._deployments(name):
-            del self._desired.deployments[deployment]
-            self._observed.restarts.pop(deployment, None)
-        for key in [key for key in self._switches if key[0] == name]:
-            del self._switches[key]
-        self._forget_failures(name)
+        self._effect.remove(name)
         self._changed.set()
-
-    def _forget_failures(self, endpoint: str) -> None:
-        for key in [key for key in self._desired.failures if key[0] == endpoint]:
-            del self._desired.failures[key]
 
     # --- how switches ended ---
 
@@ -272,7 +202,7 @@ class EndpointManager:
         await self._keep(made, gone, tell, rollouts, [] if answering is None else [answering(made)])
         for record in made:
             if not quiet:
-                self._forget_failures(record.name)
+                self._effect.forget_failures(record.name)
             self._unsettled.pop(record.name, None)
             self.adopt(record)
         for record in gone:
@@ -387,11 +317,6 @@ class EndpointManager:
                 f"endpoint {name!r} has generation {record.generation} by now, not {generation}; look at it again"
             )
         return record
-
-
-def request_index_folder(experiments: Path, endpoint: str) -> Path:
-    """Where answered requests of an endpoint are written down and indexed; its name may have slashes in it."""
-    return experiments / quote(endpoint, safe="")
 
 
 def _with_experiment(record: EndpointRecord, known: EndpointRecord | None) -> EndpointRecord:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.app.endpoint_manager import EndpointManager, request_index_folder
+from headrace.app.effect import request_index_folder
+from headrace.app.endpoint_manager import EndpointManager
 from headrace.core import errors
 from headrace.core.experiments import Experiment, HourTally
 from headrace.store.database import Database, open_database, sqlite_url
