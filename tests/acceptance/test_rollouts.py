@@ -287,3 +287,33 @@ def test_the_way_back_does_not_wait_for_a_dead_database(tmp_path: Path, database
 
 def _story(server: Served) -> str:
     return httpx.get(f"{server.management_url}/api/v1/changes", params={"subject": "m", "limit": 50}).text
+
+
+def test_what_was_asked_for_once_happens_once_whoever_drives_it(tmp_path: Path) -> None:
+    """The same requests again, to the next controller: the answers of the first one, and no second rollout."""
+    with serving(tmp_path, {}) as (server, client):
+
+        def ask_for(path: str, key: str, body: Any = None) -> httpx.Response:
+            url = f"{server.management_url}/api/v1/rollouts{path}"
+            return httpx.post(url, json=body, headers={"Idempotency-Key": key, "X-Headrace-User": "ada"}, timeout=30)
+
+        wanted = {"endpoint": "m", "to": "2", "canary": "30,60", "bake_s": 600.0}
+        started = ask_for("", "start", wanted)
+        assert started.status_code == 201, started.text
+        eventually(lambda: phase(client) == "step")
+        promoted = ask_for("/promote/m", "promote")
+        assert promoted.json()["step"] == 2
+        (controller,) = server.children("app.controller")
+        os.kill(controller.pid, signal.SIGKILL)
+        eventually(lambda: _phase_or_none(client) == "step")
+        for path, key, body, first in (("", "start", wanted, started), ("/promote/m", "promote", None, promoted)):
+            again = ask_for(path, key, body)
+            assert (again.status_code, again.content) == (first.status_code, first.content)
+            assert again.headers["idempotency-replayed"] == "true"
+        assert client.rollouts.status("m").step == 2
+        aborted = ask_for("/abort/m", "abort")
+        assert aborted.json()["phase"] == "aborted"
+        start(client, canary="50", bake_s=600.0)
+        assert ask_for("/abort/m", "abort").content == aborted.content
+        assert phase(client) != "aborted", "a later rollout is another one"
+        assert len(client.rollouts.list("m")) == 2
