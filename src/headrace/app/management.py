@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.app import roles
+from headrace.app.controller.role import ControllerRole
 
 if TYPE_CHECKING:
     from headrace.api.ports import (
@@ -27,7 +28,7 @@ async def serve_management(
     commands: EndpointCommands,
     rollouts: RolloutCommands,
     registry: RegistryAccess | None,
-    role: roles.ControllerRole,
+    role: ControllerRole,
     guard: Guard,
     *,
     experiments: ExperimentCommands | None = None,
@@ -55,7 +56,7 @@ def _build(  # type: ignore[no-untyped-def]
     commands: EndpointCommands,
     rollouts: RolloutCommands,
     registry: RegistryAccess | None,
-    role: roles.ControllerRole,
+    role: ControllerRole,
     guard: Guard,
     experiments: ExperimentCommands | None,
     key_access: KeyAccess | None,

@@ -1,4 +1,5 @@
-"""What each kind of process is told by the supervisor, as files in the runtime directory."""
+"""What a gateway is told by the supervisor, as a file in the runtime directory, and where all processes find things
+there. What the controller is told: ``app/controller/role.py``; its settings are none of a gateway's imports."""
 
 from __future__ import annotations
 
@@ -6,28 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app.settings import ServeSettings
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
-
-
-class ControllerRole(msgspec.Struct, frozen=True):
-    settings: ServeSettings
-    directory: str
-    supervisor_fd: int
-    management_fd: int
-    url: str
-    management_url: str
-    began: float
-    """Monotonic seconds at which the command began."""
-
-
-def encoded(role: ControllerRole) -> bytes:
-    return msgspec.json.encode(role, enc_hook=str)  # paths
-
-
-def decoded(content: bytes) -> ControllerRole:
-    return msgspec.json.decode(content, type=ControllerRole, dec_hook=lambda kind, text: kind(text))
 
 
 class GatewayRole(msgspec.Struct, frozen=True):

@@ -21,8 +21,10 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import events, listening, orders, roles
-from headrace.app.roles import ControllerRole, GatewayRole
+from headrace.app import events, listening, orders
+from headrace.app.controller import role as controller_role
+from headrace.app.controller.role import ControllerRole
+from headrace.app.roles import GatewayRole
 from headrace.app.settings import ServeSettings
 from headrace.app.worker_process import WorkerProcess
 from headrace.backends.local import ChildProcess
@@ -192,7 +194,7 @@ class Supervisor:
             began=self._began,
         )
         path = self._directory / "controller.json"
-        path.write_bytes(roles.encoded(role))
+        path.write_bytes(controller_role.encoded(role))
         self._controller = ChildProcess(
             "controller",
             self._python("headrace.app.controller", str(path)),

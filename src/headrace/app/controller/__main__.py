@@ -7,16 +7,16 @@ import signal
 import sys
 from pathlib import Path
 
-from headrace.app import roles
+from headrace.app.controller import role
 from headrace.app.controller.controller import Controller
 from headrace.telemetry import logging
 
 
 def main(arguments: list[str]) -> int:
-    role = roles.decoded(Path(arguments[0]).read_bytes())
+    told = role.decoded(Path(arguments[0]).read_bytes())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.configure(role.settings.logs, "controller")
-    asyncio.run(Controller(role).main())
+    logging.configure(told.settings.logs, "controller")
+    asyncio.run(Controller(told).main())
     return 0
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.app import events, orders, roles
+from headrace.app import events, orders
+from headrace.app.controller.role import ControllerRole
 from headrace.app.controller.routing import Routing
 from headrace.core.load import LoadReport
 
@@ -18,7 +19,7 @@ _EVENTS_KEPT = 1000
 class Announcements:
     """On the controller's event loop."""
 
-    def __init__(self, role: roles.ControllerRole, routing: Routing, send: Callable[[orders.Order], None]) -> None:
+    def __init__(self, role: ControllerRole, routing: Routing, send: Callable[[orders.Order], None]) -> None:
         self.serving = False
         """Whoever watches the server knows that it serves."""
         self._role = role

@@ -24,6 +24,7 @@ from headrace.app.controller.announcing import Announcements
 from headrace.app.controller.golden import GoldenAsker
 from headrace.app.controller.memory import Memory
 from headrace.app.controller.named_models import NamedModels
+from headrace.app.controller.role import ControllerRole
 from headrace.app.controller.routing import Routing
 from headrace.app.controller.supervisor_link import SupervisorLink
 from headrace.app.controller.switching import Switches, move_when_ready
@@ -54,7 +55,7 @@ _LOOK_EVERY_S = 0.5
 class Controller:
     """One per machine. Everything runs on one event loop."""
 
-    def __init__(self, role: roles.ControllerRole) -> None:
+    def __init__(self, role: ControllerRole) -> None:
         self._role = role
         self._settings = role.settings
         self._directory = Path(role.directory)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headrace.app import roles
 from headrace.app.controller import state as controller_state
 from headrace.app.controller.named_models import NamedModels
+from headrace.app.controller.role import ControllerRole
 from headrace.app.controller.state import ControllerState, LoadFailure
 from headrace.app.controller.switching import Switches
 from headrace.app.endpoint_manager import EndpointManager
@@ -19,7 +19,7 @@ class Memory:
 
     def __init__(
         self,
-        role: roles.ControllerRole,
+        role: ControllerRole,
         desired: Desired,
         observed: Observed,
         switches: Switches,

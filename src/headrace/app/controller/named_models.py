@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.app import events, roles, source_copies, sources, watching
+from headrace.app import events, source_copies, sources, watching
 from headrace.app.applying import records_of
+from headrace.app.controller.role import ControllerRole
 from headrace.app.endpoint_manager import EndpointManager
 from headrace.app.watching import Change, Watched, Watcher
 from headrace.control.observed import Desired, Observed
@@ -22,7 +23,7 @@ class NamedModels:
 
     def __init__(
         self,
-        role: roles.ControllerRole,
+        role: ControllerRole,
         desired: Desired,
         observed: Observed,
         endpoints: EndpointManager,

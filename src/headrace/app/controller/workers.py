@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.app import events, orders, resources, roles, source_copies
+from headrace.app import events, orders, resources, source_copies
+from headrace.app.controller.role import ControllerRole
 from headrace.app.controller.routing import Routing
 from headrace.app.version_environments import VersionEnvironments
 from headrace.backends.environments.folder import environment_of
@@ -35,7 +36,7 @@ class Workers:
 
     def __init__(
         self,
-        role: roles.ControllerRole,
+        role: ControllerRole,
         desired: Desired,
         observed: Observed,
         routing: Routing,

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.app import events, orders, roles, sources
+from headrace.app import events, orders, sources
 from headrace.app.controller.controller import Controller
+from headrace.app.controller.role import ControllerRole
 from headrace.app.settings import DeploymentSettings, EndpointSettings, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.app.watching import Change
@@ -66,7 +67,7 @@ class World:
         """A controller process begins (again)."""
         # Its predecessor is dead, only this process of the test is not.
         (self._directory / "metrics" / "controller.page").unlink(missing_ok=True)
-        role = roles.ControllerRole(self._settings, str(self._directory), -1, -1, "http://i", "http://m", self.began)
+        role = ControllerRole(self._settings, str(self._directory), -1, -1, "http://i", "http://m", self.began)
         self.controller = Controller(role)
         self._supervisor, self._link = socket.socketpair()
         self.controller.supervisor.attach(self._link)
@@ -633,7 +634,7 @@ class Recorder(Link):
 def test_when_keys_are_asked_for(tmp_path: Path, gateway: GatewaySettings, stored: KeySet, required: bool) -> None:
     (tmp_path / "metrics").mkdir()
     settings = ServeSettings(models=(), gateway=gateway)
-    controller = Controller(roles.ControllerRole(settings, str(tmp_path), -1, -1, "http://i", "http://m", 0.0))
+    controller = Controller(ControllerRole(settings, str(tmp_path), -1, -1, "http://i", "http://m", 0.0))
     pushed: list[bytes] = []
     controller.routing.gateways.joined(Recorder(pushed))  # type: ignore[arg-type]
     with pytest.raises(errors.NotReady):
