@@ -31,7 +31,8 @@ def main() -> None:
         for index, scenario in enumerate(scenarios.ALL):
             if args.only not in scenario.name:
                 continue
-            count = args.power if scenario in (*scenarios.POWER, *scenarios.STRESS) else args.rollouts
+            few = (*scenarios.POWER, *scenarios.STRESS, *scenarios.OBJECTIVES)
+            count = args.power if scenario in few else args.rollouts
             if not count:
                 continue
             began = time.monotonic()

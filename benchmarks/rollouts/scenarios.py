@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.rollouts.traffic import Bursts, Scenario, Wander
+from benchmarks.rollouts.traffic import NO_SLO, Bursts, Scenario, Wander
+from headrace.core.slo import Slo
 
 HEALTHY = Scenario("healthy")
 BURSTY = Scenario(
@@ -47,4 +48,27 @@ STRESS = (
     replace(HEALTHY, name="healthy, 5 % of all requests fail", errors=0.05),
 )
 """Healthy canaries beyond what the method promises: how much noise of its own a side may have."""
-ALL = (HEALTHY, BURSTY, QUIET, *TARGETS, *POWER, *STRESS)
+_PROMISED = Slo(p99_ms=100.0, error_rate=0.004)
+"""Of the ordinary service 0.2 % of the requests take longer, and as many fail."""
+_RARE = replace(HEALTHY, errors=0.0002, slo=Slo(error_rate=0.0005))
+OBJECTIVES = (
+    replace(HEALTHY, name="healthy, slo kept", slo=_PROMISED),
+    replace(BURSTY, name="healthy, bursty, slo broken in bursts", slo=_PROMISED),
+    replace(HEALTHY, name="healthy, slo just kept or just not", slo=Slo(p99_ms=74.0, error_rate=0.002)),
+    replace(HEALTHY, name="healthy, slo broken by both sides", slo=Slo(p99_ms=50.0, error_rate=0.001)),
+    replace(HEALTHY, name="healthy, slo kept, noise of one side 20%", own=Wander(0.9, 0.2), slo=_PROMISED),
+    replace(HEALTHY, name="latency × 1.2, slo kept", slower=1.2, slo=Slo(p99_ms=130.0)),
+    replace(HEALTHY, name="latency × 1.2, slo broken half of the time", slower=1.2, slo=Slo(p99_ms=75.0)),
+    replace(HEALTHY, name="3 % of requests × 5 slower, without slo", slow_tail=0.03),
+    replace(HEALTHY, name="3 % of requests × 5 slower, slo broken", slow_tail=0.03, slo=_PROMISED),
+    replace(HEALTHY, name="5 % of requests × 5 slower, slo broken", slow_tail=0.05, slo=_PROMISED),
+    replace(_RARE, name="errors 0.02 % + 0.02 %, slo 0.05 % kept", more_errors=0.0002),
+    replace(_RARE, name="errors 0.02 % + 0.08 %, without slo", more_errors=0.0008, slo=NO_SLO),
+    replace(_RARE, name="errors 0.02 % + 0.08 %, slo 0.05 % broken", more_errors=0.0008),
+    replace(HEALTHY, name="4 % of requests × 5 slower, without slo", slow_tail=0.04),
+    replace(HEALTHY, name="4 % of requests × 5 slower, slo broken", slow_tail=0.04, slo=_PROMISED),
+    replace(_RARE, name="errors 0.02 % + 0.1 %, without slo", more_errors=0.001, slo=NO_SLO),
+    replace(_RARE, name="errors 0.02 % + 0.1 %, slo 0.03 % broken", more_errors=0.001, slo=Slo(error_rate=0.0003)),
+)
+"""With objectives of the endpoint: what they must not fail first, then what breaks them."""
+ALL = (HEALTHY, BURSTY, QUIET, *TARGETS, *POWER, *STRESS, *OBJECTIVES)

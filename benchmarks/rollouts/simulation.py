@@ -36,7 +36,7 @@ class Ended:
 def run(scenario: Scenario, seed: tuple[int, ...], settings: AnalysisSettings, spec: RolloutSpec = SPEC) -> Ended:
     """Judge and steer one rollout as a controller does: a look every interval, a decision after each."""
     traffic = Traffic(scenario, np.random.default_rng(seed))
-    judging = judge(settings)
+    judging = judge(settings, scenario.slo)
     state = rollout_state.start(0.0)
     observations: Iterator[Observation] = iter(())
     now, verdict, share = 0.0, None, 0.0

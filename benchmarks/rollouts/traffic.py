@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.core import tallies
+from headrace.core.slo import Slo
 from headrace.core.tallies import BUCKETS_PER_OCTAVE, BatchTally, Observation, Outcome, Tally
 
 INTERVAL_S = 10.0
 CHUNK = 60
 """Intervals that are drawn at once."""
 _BUCKETS = 40 * BUCKETS_PER_OCTAVE + 1
+
+NO_SLO = Slo()
 
 Array = npt.NDArray[Any]
 
@@ -70,6 +73,8 @@ class Scenario:
     slower_compute: float = 1.0
     more_errors: float = 0.0
     refused: float = 0.0
+    slo: Slo = NO_SLO
+    """What the endpoint promises."""
     harm_from: float = 0.0
     """Seconds after the first traffic at which the harm begins."""
 

@@ -134,6 +134,28 @@ def test_a_version_that_fails_too_often_is_rolled_back(tmp_path: Path) -> None:
         assert client.endpoints.show("m").document["model"] == "m@1"
 
 
+def test_a_version_that_breaks_what_is_promised_is_rolled_back(tmp_path: Path) -> None:
+    """Where the relative check does not mind: it warns, the objective decides."""
+    file = tmp_path / "headrace.yaml"
+    analysis = {**QUICK["analysis"], "errors": {"gate": False}}
+    endpoint = {
+        "model": "m@1",
+        "slo": {"error_rate": 0.01, "p99_ms": 30_000},
+        "rollout": {"canary": "50", "bake": 0.5, "max_step": 60, "analysis": analysis},
+    }
+    file.write_text(json.dumps({"endpoints": {"m": endpoint}}))
+    with serving(tmp_path, {"bad_every": 8}) as (server, client):
+        client.endpoints.apply(file, take_over=True)
+        scraped = httpx.get(f"{server.management_url}/metrics").text
+        assert 'headrace_slo_error_rate{model="m"} 0.01' in scraped
+        assert 'headrace_slo_latency_seconds{model="m"} 30' in scraped
+        with Load(server.address, "m", clients=8):
+            client.rollouts.start("m", "2")
+            eventually(lambda: phase(client) == "rolled_back", timeout=90)
+        assert client.rollouts.status("m").reason.startswith("slo errors: ")
+        assert client.endpoints.list()[0]["slo"] == {"p99_ms": 30_000.0, "error_rate": 0.01}
+
+
 def test_without_traffic_it_stays_inconclusive_and_asks_a_person(tmp_path: Path) -> None:
     with serving(tmp_path, {}) as (server, client):
         start(client, max_step_s=2.0)

@@ -10,6 +10,7 @@ from headrace.core.load import DeploymentLoad, LoadReport
 from headrace.core.models import TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
+from headrace.core.slo import Slo
 from headrace.core.traffic import TrafficPolicy
 
 
@@ -193,6 +194,17 @@ class Traffic(BaseModel):
         )
 
 
+class Objectives(BaseModel):
+    """What callers of an endpoint are promised."""
+
+    p99_ms: float | None = Field(description="99 % of the requests take at most so many milliseconds; null: not said.")
+    error_rate: float | None = Field(description="At most this share of the requests fails, 0 to 1; null: not said.")
+
+    @classmethod
+    def of(cls, slo: Slo) -> Objectives | None:
+        return None if slo == Slo() else cls(p99_ms=slo.p99_ms, error_rate=slo.error_rate)
+
+
 class Endpoint(BaseModel):
     """A stable name that clients call."""
 
@@ -200,6 +212,7 @@ class Endpoint(BaseModel):
     ready: bool = Field(description="Some deployment that gets traffic can answer.")
     traffic: Traffic
     waiting: list[str] = Field(description="Deployments whose share others take, because they are not ready.")
+    slo: Objectives | None = Field(description="null: nothing is promised.")
     deployments: list[Deployment]
 
     @classmethod
@@ -210,6 +223,7 @@ class Endpoint(BaseModel):
             ready=any(deployment.ready and deployment.traffic > 0 for deployment in deployments),
             traffic=Traffic.of(endpoint.policy),
             waiting=list(endpoint.waiting),
+            slo=Objectives.of(endpoint.slo),
             deployments=deployments,
         )
 

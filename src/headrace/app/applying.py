@@ -89,4 +89,6 @@ def _record(
             entries[candidate.deployment] = DeploymentEntry(candidate.model, candidate.settings, version)
             targets[candidate.deployment] = spec.id
     traffic = EndpointTraffic(settings.policy, targets)
-    return EndpointRecord(name, document_of(entries, settings), tuple(spec for _, spec in pairs), traffic, owner)
+    return EndpointRecord(
+        name, document_of(entries, settings), tuple(spec for _, spec in pairs), traffic, owner, slo=settings.slo
+    )

@@ -55,6 +55,7 @@ class Effect:
             if deployment not in kept:
                 del desired.deployments[deployment]
         self._pause(name, record.paused)
+        desired.slos[name] = record.slo
         self.log_requests(record)
 
     def _deploy(self, spec: DeploymentSpec) -> None:
@@ -97,6 +98,7 @@ class Effect:
         desired = self._desired
         desired.traffic.pop(name, None)
         desired.logs.pop(name, None)
+        desired.slos.pop(name, None)
         self._pause(name, "")
         for deployment in self._deployments(name):
             del desired.deployments[deployment]

@@ -15,6 +15,7 @@ import yaml
 from headrace.app.settings import DeploymentSettings, EndpointSettings
 from headrace.app.settings_keys import KEYS, Form, Key, Section
 from headrace.app.settings_rollout import plan_document
+from headrace.app.settings_slo import slo_document
 from headrace.core.endpoint_records import Document
 from headrace.core.fallbacks import ConstantFallback, Fallback
 from headrace.core.traffic import MAIN, Rule, TrafficPolicy
@@ -45,6 +46,8 @@ def document_of(deployments: Mapping[str, DeploymentEntry], settings: EndpointSe
         }
     if rollout := plan_document(settings.rollout):
         document["rollout"] = rollout
+    if slo := slo_document(settings.slo):
+        document["slo"] = slo
     return document
 
 

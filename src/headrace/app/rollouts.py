@@ -135,7 +135,7 @@ class Rollouts:
                 spec=spec,
                 state=rollout_state.start(now),
                 analysis=plan.analysis,
-                judge=judge(plan.analysis),
+                judge=judge(plan.analysis, record.slo),
                 story=(first,),
                 who=who,
                 started_at=now,

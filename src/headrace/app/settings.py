@@ -12,6 +12,7 @@ from headrace.app.state_location import Location
 from headrace.control.rollout_plan import RolloutPlan
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, Isolation, ResourceSettings
 from headrace.core.experiments import DEFAULT_RETENTION_REQUESTS, DEFAULT_RETENTION_S
+from headrace.core.slo import Slo
 from headrace.core.traffic import TrafficPolicy
 from headrace.gateway.settings import GatewaySettings
 from headrace.telemetry.settings import LogSettings
@@ -78,6 +79,7 @@ class EndpointSettings(msgspec.Struct, frozen=True):
     policy: TrafficPolicy = TrafficPolicy()
     rollout: RolloutPlan = RolloutPlan()
     """How its rollouts go when nothing else is said."""
+    slo: Slo = Slo()
 
 
 class ServeSettings(msgspec.Struct, frozen=True):

@@ -124,6 +124,33 @@ endpoints:
       analysis: {latency: {margin: 1.1}}       # as in the file of --analysis
 ```
 
+**Objectives** say what callers of an endpoint are promised. Rollouts are judged by them
+([rollout-analysis.md](rollout-analysis.md)), `headrace endpoints` and the management API show them, and so do the
+metrics `headrace_slo_latency_seconds` and `headrace_slo_error_rate`, so that alerts need no copy of the numbers.
+Headrace itself alerts nobody yet.
+
+```yaml
+endpoints:
+  fraud:
+    model: fraud.onnx
+    slo: {p99_ms: 50, error_rate: 0.001}       # 99 % within 50 ms; at most one in 1,000 fails; one of both is enough
+```
+
+```yaml
+# Prometheus
+- alert: SloErrorRate
+  expr: >
+    sum by (model) (rate(headrace_requests_total{outcome=~"model_error|deadline_exceeded|bug"}[10m]))
+      / sum by (model) (rate(headrace_requests_total[10m])) > on (model) headrace_slo_error_rate
+- alert: SloLatency
+  expr: >
+    histogram_quantile(0.99, sum by (model, le) (rate(headrace_request_seconds_bucket{stage="total"}[10m])))
+      > on (model) headrace_slo_latency_seconds
+```
+
+`replicas` is a number: bounds (`{min: 1, max: 4}`) are refused, as nothing scales by itself
+yet; `headrace scale` does by hand.
+
 Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several
 versions it chooses. Versions of an endpoint differ.
 

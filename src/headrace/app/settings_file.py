@@ -23,10 +23,12 @@ from headrace.app.settings import EndpointSettings, ModelSource
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
 from headrace.app.settings_nodes import NodeReader, nearest, place_after, place_of_depth, position, type_of
 from headrace.app.settings_rollout import read_plan
+from headrace.app.settings_slo import read_slo
 from headrace.app.settings_traffic import TrafficReader
 from headrace.control.rollout_plan import RolloutPlan
 from headrace.core import errors, names
 from headrace.core.endpoint_records import OF_ENDPOINT, Document
+from headrace.core.slo import Slo
 from headrace.core.traffic import MAIN
 
 FILE_NAME = "headrace.yaml"
@@ -36,10 +38,6 @@ Values = dict[str, Any]
 
 _MAX_DEPTH = 100
 """Nothing that means anything is nested as deep."""
-
-_LATER_ENDPOINT_KEYS = {
-    "slo": "service-level objectives",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +254,6 @@ class _Reader(NodeReader):
     def _endpoint(self, name: str, key_node: Node, body: Node) -> EndpointEntry:
         shown = f"endpoints.{name}"
         found = {child: (at, node) for child, at, node in self.items(body, shown)}
-        for later, what in _LATER_ENDPOINT_KEYS.items():
-            if later in found:
-                at = self.at(found[later][0])
-                raise errors.Unsupported(
-                    f"{at}: {shown}.{later}: {what} are not supported yet; they come in a later release"
-                )
         if "deployments" in found:
             return self._with_deployments(name, shown, found)
         for policy_key in settings_traffic.KEYS:
@@ -279,7 +271,9 @@ class _Reader(NodeReader):
         policy = TrafficReader(self, shown, deployments).read(found)
         rollout = found.get("rollout")
         plan = RolloutPlan() if rollout is None else read_plan(self, rollout[1], f"{shown}.rollout")
-        return EndpointSettings(policy, plan)
+        slo = found.get("slo")
+        objectives = Slo() if slo is None else read_slo(self, slo[1], f"{shown}.slo")
+        return EndpointSettings(policy, plan, objectives)
 
     def _with_deployments(self, name: str, shown: str, found: dict[str, tuple[Node, Node]]) -> EndpointEntry:
         others = [child for child in found if child not in ("deployments", *settings_traffic.KEYS, *OF_ENDPOINT)]

@@ -212,6 +212,13 @@ def _positive(text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise ValueError(text)
+    return value
+
+
 TEXT = Kind("TEXT", "a text", _text, value_schemas.TEXT)
 PATH = Kind("FILE", "a path", _text, value_schemas.TEXT, is_path=True)
 SWITCH = Kind(
@@ -223,11 +230,13 @@ SWITCH = Kind(
     switch=True,
 )
 SIZE = Kind("SIZE", "a size above 0 like 64MiB, 1GB or a number of bytes", _size, value_schemas.SIZE, show=format_size)
+SHARE = Kind("SHARE", "a share above 0 and below 1, e.g. 0.001", _share, value_schemas.SHARE)
 NUMBER = Kind("NUMBER", "a number above 0", _positive, value_schemas.NUMBER, show=lambda value: f"{value:g}")
 PORT = _whole(0, 65535, "PORT")
 COUNT = _whole(1)
 NATURAL = _whole(0)
 TIME = _duration()
+TIME_MS = _duration(unit="ms")
 TIME_OR_ZERO = _duration(zero=True)
 TEXTS = Kind("TEXT", "a list of texts", _text, value_schemas.TEXTS, form=Form.LIST)
 FOLLOW = Kind("rollout", "rollout", _follow, value_schemas.FOLLOW)

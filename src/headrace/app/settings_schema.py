@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace.app import settings_rollout_schema, value_schemas
+from headrace.app import settings_rollout_schema, settings_slo, value_schemas
 from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
 from headrace.app.value_schemas import TEXT, Schema
 from headrace.core import names
+from headrace.core.endpoint_records import OF_ENDPOINT
 from headrace.core.traffic import OVERRIDES
 
 _MAX_WEIGHT = 1e9
@@ -55,6 +56,7 @@ def schema() -> Schema:
             **_endpoints(list(per_deployment)),
             **_policies(),
             **settings_rollout_schema.definitions(),
+            "slo": settings_slo.definition(),
         },
     }
 
@@ -144,7 +146,7 @@ def _endpoints(settings: list[str]) -> dict[str, Schema]:
         **{name: {"$ref": f"#/$defs/{_shared(name)}"} for name in settings},
     }
     policy = {name: {"$ref": f"#/$defs/{name}"} for name in ("traffic", "sticky", "rules", "overrides", "shadow")}
-    shared = {name: {"$ref": f"#/$defs/{name}"} for name in ("fallback", "rollout")}
+    shared = {name: {"$ref": f"#/$defs/{name}"} for name in OF_ENDPOINT}
     return {
         "endpoint": {
             "type": "object",

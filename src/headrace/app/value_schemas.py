@@ -45,6 +45,13 @@ SIZE: Schema = {
 }
 
 
+SHARE: Schema = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"type": "string", "pattern": rf"^\s*\+?{_FLOAT}\s*$"},
+    ]
+}
+
 PERCENTS: Schema = {
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100},

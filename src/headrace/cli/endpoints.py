@@ -251,4 +251,14 @@ def _line(endpoint: dict[str, Any]) -> str:
         replicas = "starts on its first request" if deployment.get("dormant") else f"{ready} replicas ready"
         shown.append(f"{name}version {deployment['version']}: {share}, {replicas}{reason}")
     state = "ready" if endpoint["ready"] else "not ready"
-    return f"{endpoint['name']}: {state}; {'; '.join(shown)}"
+    return f"{endpoint['name']}: {state}; {'; '.join(shown)}{_objectives(endpoint.get('slo'))}"
+
+
+def _objectives(slo: dict[str, Any] | None) -> str:
+    """``; slo: p99 50 ms, 0.1 % errors``."""
+    promised = []
+    if slo is not None and slo["p99_ms"] is not None:
+        promised.append(f"p99 {slo['p99_ms']:g} ms")
+    if slo is not None and slo["error_rate"] is not None:
+        promised.append(f"{100 * slo['error_rate']:.4g} % errors")
+    return f"; slo: {', '.join(promised)}" if promised else ""

@@ -11,6 +11,7 @@ from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import LoadedModel
 from headrace.core.replicas import ReplicaState, move
 from headrace.core.routes import RequestLogRoute
+from headrace.core.slo import Slo
 from headrace.core.traffic import EndpointTraffic
 from headrace.core.trials import Trial
 
@@ -141,3 +142,5 @@ class Desired:
     """By endpoint: what is judged."""
     logs: dict[str, RequestLogRoute] = field(default_factory=dict)
     """Endpoints whose answered requests are all written down."""
+    slos: dict[str, Slo] = field(default_factory=dict)
+    """By endpoint."""

@@ -12,6 +12,7 @@ from headrace.core.endpoints import AdmissionSettings, BatchingSettings, Deploym
 from headrace.core.models import Slots
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute
+from headrace.core.slo import Slo
 from headrace.core.traffic import EndpointTraffic, shares
 
 
@@ -37,6 +38,7 @@ def _endpoint(name: str, routes: list[DeploymentRoute], desired: Desired) -> End
         desired.paused.get(name, ""),
         desired.trials.get(name),
         desired.logs.get(name),
+        desired.slos.get(name, Slo()),
     )
 
 

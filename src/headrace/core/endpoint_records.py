@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.endpoints import DeploymentSpec
+from headrace.core.slo import Slo
 from headrace.core.traffic import MAIN, EndpointTraffic
 
 Document = dict[str, Any]
@@ -19,7 +20,7 @@ Document = dict[str, Any]
 versions of the registry by number."""
 
 
-OF_ENDPOINT = ("fallback", "rollout")
+OF_ENDPOINT = ("fallback", "rollout", "slo")
 """Keys that may stand beside the only model of an endpoint, and are no settings of its deployment."""
 
 
@@ -75,6 +76,7 @@ class EndpointRecord(msgspec.Struct, frozen=True):
     """Of the last change, in seconds since 1970 (UTC)."""
     paused: str = ""
     """Why it refuses requests; empty: it does not."""
+    slo: Slo = Slo()
     before: EndpointRecord | None = None
     """What serves until the replicas of this record have loaded, and again when they cannot."""
 

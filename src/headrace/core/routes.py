@@ -7,6 +7,7 @@ import msgspec
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.models import Signature, Slots
 from headrace.core.replicas import ReplicaState
+from headrace.core.slo import Slo
 from headrace.core.traffic import TrafficPolicy
 from headrace.core.trials import Trial
 
@@ -84,6 +85,7 @@ class EndpointRoute(msgspec.Struct, frozen=True):
     """A rollout is judged: gateways count both versions."""
     log: RequestLogRoute | None = None
     """None: its requests are in no log."""
+    slo: Slo = Slo()
 
     @property
     def waiting(self) -> tuple[str, ...]:

@@ -122,9 +122,9 @@ def _add(family: Family, labels: Key, value: float) -> None:
 def _add_block(family: Family, metric: Metric, labels: Key, cells: Array) -> None:
     for index, series in enumerate(cells.reshape(-1, metric.width)):
         values = (*labels, metric.inner[index]) if metric.inner else labels
-        # Shares of batches leave fractions for a moment; a rounded running sum still is a count that only grows.
         if not isinstance(family, HistogramMetricFamily):
-            _add(family, values, round(series[0]))
+            # Shares of batches leave fractions for a moment; a rounded running sum still is a count that only grows.
+            _add(family, values, float(series[0]) if metric.fractions else round(series[0]))
             continue
         counts = np.rint(np.cumsum(series[:-1])).tolist()
         if counts[-1]:

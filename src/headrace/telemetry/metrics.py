@@ -73,6 +73,7 @@ class RestartReason(StrEnum):
 class Metric:
     """``name`` is without prefix; ``help`` is the text users see.
 
+    fractions       it is no count: shown as it is, not rounded
     per_process     the label ``process`` says which one reported it; nothing is merged
     """
 
@@ -85,6 +86,7 @@ class Metric:
     merge: Merge = Merge.SUM
     unit: str = ""
     per_process: bool = False
+    fractions: bool = False
 
     @property
     def full_name(self) -> str:
@@ -203,6 +205,7 @@ SHADOW_COMPUTE = Metric(
     "Seconds of the batches of compared requests, of the live deployment and of this shadow.",
     labels=(*MODEL_LABELS, "side"),
     inner=("live", "shadow"),
+    fractions=True,
 )
 SHADOW_DIFFERENCE = Metric(
     "shadow_difference_max",
@@ -211,6 +214,7 @@ SHADOW_DIFFERENCE = Metric(
     labels=(*MODEL_LABELS, "kind"),
     inner=("absolute", "relative"),
     merge=Merge.MAX,
+    fractions=True,
 )
 OPEN_STREAMS = Metric("open_streams", Kind.GAUGE, "Streaming responses under way.", MODEL_LABELS)
 REPLICA_STATE = Metric(
@@ -263,6 +267,23 @@ REQUEST_LOG_LOST = Metric(
 ROUTE_VERSION = Metric(
     "route_table_version", Kind.GAUGE, "Version of the route table in use.", ("process",), per_process=True
 )
+SLO_LATENCY = Metric(
+    "slo_latency_seconds",
+    Kind.GAUGE,
+    "Objective of the endpoint: 99 % of its requests take at most this long. Only of endpoints with such an objective.",
+    ("model",),
+    unit="seconds",
+    merge=Merge.MAX,
+    fractions=True,
+)
+SLO_ERROR_RATE = Metric(
+    "slo_error_rate",
+    Kind.GAUGE,
+    "Objective of the endpoint: at most this share of its requests fails, 0 to 1. Only of endpoints with one.",
+    ("model",),
+    merge=Merge.MAX,
+    fractions=True,
+)
 STATE_REACHABLE = Metric(
     "state_reachable",
     Kind.GAUGE,
@@ -276,7 +297,7 @@ STORED = (
     *(QUEUE_REQUESTS, QUEUE_ROWS, IN_FLIGHT, BATCH_LIMIT, REFUSED, RETRIES, FALLBACKS, CIRCUIT_OPEN, OPEN_STREAMS),
     *(SHADOW_REQUESTS, SHADOW_COMPUTE, SHADOW_DIFFERENCE),
     *(REPLICA_STATE, REPLICA_RESTARTS, DRAINING, RECORDS_DROPPED, ROUTE_VERSION),
-    *(REQUEST_LOG_FAILURES, REQUEST_LOG_WAITING, REQUEST_LOG_LOST, STATE_REACHABLE),
+    *(REQUEST_LOG_FAILURES, REQUEST_LOG_WAITING, REQUEST_LOG_LOST, STATE_REACHABLE, SLO_LATENCY, SLO_ERROR_RATE),
 )
 """Metrics that processes keep in their pages, in the order they are shown."""
 

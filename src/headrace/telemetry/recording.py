@@ -7,7 +7,7 @@ the supervisor. Both belong to the thread that owns the page.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import RequestRecord
 from headrace.core.shadows import Mirrored, ShadowLoad
+from headrace.core.slo import Slo
 from headrace.core.tensors import Array
 from headrace.telemetry import folding, metrics, statistics
 from headrace.telemetry.metrics import Metric, Refusal, RestartReason
@@ -153,6 +154,7 @@ class ControlRecorder:
 
     def __init__(self, page: SeriesPage) -> None:
         self._page = page
+        self._objectives: set[tuple[str, str]] = set()
 
     def replica_state(self, replica: str, state: ReplicaState) -> None:
         """The replica is in ``state``. A stopped replica will not come back under this id: its series vanishes."""
@@ -180,6 +182,20 @@ class ControlRecorder:
 
     def set_draining(self, draining: bool) -> None:
         cells_of(self._page, metrics.DRAINING)[0] = draining
+
+    def set_objectives(self, slos: Mapping[str, Slo]) -> None:
+        """By endpoint; those of others vanish."""
+        wanted: dict[tuple[str, str], float] = {}
+        for endpoint, slo in slos.items():
+            if slo.p99_ms is not None:
+                wanted[metrics.SLO_LATENCY.name, endpoint] = slo.p99_ms / 1e3
+            if slo.error_rate is not None:
+                wanted[metrics.SLO_ERROR_RATE.name, endpoint] = slo.error_rate
+        for gone in self._objectives - wanted.keys():
+            self._page.retire(gone)
+        for (name, endpoint), value in wanted.items():
+            cells_of(self._page, metrics.BY_NAME[name], endpoint)[0] = value
+        self._objectives = set(wanted)
 
 
 def cells_of(page: SeriesPage, metric: Metric, *labels: str) -> memoryview[float]:

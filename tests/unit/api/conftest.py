@@ -23,6 +23,7 @@ from headrace.core.models import Signature, Slots, TensorSpec
 from headrace.core.replicas import ReplicaState
 from headrace.core.routes import DeploymentRoute, EndpointRoute, ReplicaRoute, RouteTable
 from headrace.core.shadows import Disagreement, Shadow, ShadowLoad
+from headrace.core.slo import Slo
 from headrace.core.tensors import DType
 from headrace.core.traffic import Rule, Source, SourceKind, TrafficPolicy
 
@@ -100,6 +101,7 @@ class FakeController:
                     ),
                     {"fraud@1": 3.0, "fraud@2": 1.0},
                     POLICY,
+                    slo=Slo(p99_ms=50.0),
                 ),
                 EndpointRoute(
                     "org/churn",

@@ -72,6 +72,7 @@ def test_one_endpoint_in_full(get: Any) -> None:
         "shadow": {"dark": 10.0},
     }
     assert document["waiting"] == ["other"]
+    assert document["slo"] == {"p99_ms": 50.0, "error_rate": None}
     assert second["load"]["requests"] == 4
 
 

@@ -26,6 +26,7 @@ from headrace.control.rollout_plan import RolloutPlan
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings, BatchMode, Isolation, ResourceSettings
 from headrace.core.fallbacks import ConstantFallback, DeploymentFallback, Fallback
 from headrace.core.shadows import Shadow
+from headrace.core.slo import Slo
 from headrace.core.traffic import MAIN, OVERRIDES, Rule, Source, SourceKind, TrafficPolicy
 
 Endpoint = tuple[dict[str, DeploymentEntry], EndpointSettings]
@@ -113,6 +114,13 @@ PLANS = st.builds(
 )
 
 
+SLOS = st.builds(
+    Slo,
+    p99_ms=st.none() | st.integers(1, 10**6).map(float) | st.sampled_from([0.5, 33.25, 1e-06, 1e20]),
+    error_rate=st.none() | st.floats(1e-9, 0.5),
+)
+
+
 @st.composite
 def policies(draw: st.DrawFn, names: list[str]) -> TrafficPolicy:
     if names == [MAIN] and draw(st.booleans()):
@@ -145,7 +153,7 @@ def endpoints(draw: st.DrawFn) -> Endpoint:
         name: DeploymentEntry(draw(PATHS), draw(SETTINGS), draw(st.none() | st.just(version)))
         for name, version in zip(names, versions, strict=False)
     }
-    return entries, EndpointSettings(draw(policies(names)), draw(PLANS))
+    return entries, EndpointSettings(draw(policies(names)), draw(PLANS), draw(SLOS))
 
 
 def read(text: str) -> Endpoint:

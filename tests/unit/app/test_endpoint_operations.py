@@ -12,6 +12,7 @@ from headrace.app.owned_state import OwnedState
 from headrace.control.deploying import Deploy
 from headrace.core import errors
 from headrace.core.endpoint_records import MANUAL
+from headrace.core.slo import Slo
 from tests.operated import ECHO, Operated
 
 TWO = """\
@@ -223,6 +224,31 @@ def test_what_was_kept_is_what_is_served(tmp_path: Path) -> None:
         assert kept == operated.operations.wanted("m")
         await operated.operations.delete("m", who="ada", take_over=True)
         assert operated.manager.state.records() == []
+
+    operate(tmp_path, work, kept=True)
+
+
+def test_objectives_are_kept_planned_exported_and_published(tmp_path: Path) -> None:
+    async def work(operated: Operated) -> None:
+        await operated.apply("endpoints: {m: {model: one.echo, slo: {p99_ms: 50}}}\n")
+        assert operated.desired.slos["m"] == operated.operations.wanted("m").slo == Slo(p99_ms=50.0)
+        text = "endpoints: {m: {model: one.echo, slo: {p99_ms: 80, error_rate: 0.001}}}\n"
+        (planned,) = await operated.operations.plan(text, str(operated.folder / "headrace.yaml"))
+        assert [(f.path, f.before, f.after) for f in planned.fields] == [
+            ("slo.p99_ms", 50, 80),
+            ("slo.error_rate", None, 0.001),
+        ]
+        before = operated.operations.wanted("m").deployments
+        await operated.apply(text)
+        assert operated.operations.wanted("m").deployments == before, "nothing is started again"
+        await operated.operations.scale("m", None, 2, who="ada")
+        assert operated.desired.slos["m"] == Slo(80.0, 0.001)
+        assert "slo:\n      p99_ms: 80\n      error_rate: 0.001\n" in operated.operations.export()
+        assert operated.manager.state is not None
+        (kept,) = operated.manager.state.records()
+        assert kept.slo == Slo(80.0, 0.001)
+        await operated.apply("endpoints: {}\n")
+        assert operated.desired.slos == {}
 
     operate(tmp_path, work, kept=True)
 

@@ -12,6 +12,7 @@ from headrace.app.settings_file import SettingsFile, parse_settings, read_settin
 from headrace.app.settings_layers import settings_of_file
 from headrace.core import errors
 from headrace.core.endpoints import BatchMode
+from headrace.core.slo import Slo
 
 FILE = Path("headrace.yaml")
 
@@ -235,10 +236,6 @@ def test_bad_endpoint_names_are_refused_with_their_line() -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        (
-            "endpoints: {a: {model: a, slo: {p99_ms: 5}}}",
-            "endpoints.a.slo: service-level objectives are not supported yet",
-        ),
         ("endpoints: {a: {model: a, replicas: {min: 1, max: 2}}}", "bounds (autoscaling) come in a later release"),
     ],
 )
@@ -269,6 +266,30 @@ def test_a_wrong_rollout_is_named_with_its_place(section: str, part: str) -> Non
     with pytest.raises(errors.BadSettings) as caught:
         parse(f"endpoints: {{m: {{model: x, rollout: {section}}}}}")
     assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("section", "part"),
+    [
+        ("{p95_ms: 5}", "line 1 column 33: unknown key 'endpoints.m.slo.p95_ms'; did you mean 'p99_ms'?"),
+        ("{p99_ms: 0}", "line 1 column 41: endpoints.m.slo.p99_ms: expected a duration above 0 like 2, 2ms or 1s"),
+        ("{error_rate: 1}", "endpoints.m.slo.error_rate: expected a share above 0 and below 1, e.g. 0.001, got"),
+        ("{}", "endpoints.m.slo: expected p99_ms, error_rate, or both, got keys with values"),
+        ("50", "endpoints.m.slo: expected keys with values, got a whole number '50'"),
+    ],
+)
+def test_wrong_objectives_are_named_with_their_place(section: str, part: str) -> None:
+    with pytest.raises(errors.BadSettings) as caught:
+        parse(f"endpoints: {{m: {{model: x, slo: {section}}}}}")
+    assert part in caught.value.message
+
+
+def test_objectives_of_one_model_and_of_several() -> None:
+    found = parse(
+        "endpoints: {a: {model: x, slo: {p99_ms: 50, error_rate: 0.001}},"
+        " b: {deployments: {main: {model: x}}, slo: {p99_ms: 1s}}}"
+    ).endpoints
+    assert (found["a"].settings.slo, found["b"].settings.slo) == (Slo(50.0, 0.001), Slo(p99_ms=1000.0))
 
 
 def test_numbers_of_an_analysis_may_have_an_exponent_without_a_point() -> None:

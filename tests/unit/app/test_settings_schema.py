@@ -214,10 +214,20 @@ ROLLOUTS = st.builds(
 )
 
 
+SLOS = st.one_of(
+    st.fixed_dictionaries(
+        {"p99_ms": st.sampled_from([50, 0.5, "33", "1s", " 2.5ms"])},
+        optional={"error_rate": st.sampled_from([0.001, "0.5", "1e-3", 1e-5])},
+    ),
+    st.fixed_dictionaries({"error_rate": st.sampled_from([0.001, ".25"])}),
+)
+
+
 @st.composite
 def of_endpoint(draw: st.DrawFn) -> dict[str, Any]:
     """What is said of an endpoint, however many deployments it has."""
-    return {"rollout": draw(ROLLOUTS)} if draw(st.booleans()) else {}
+    chosen = {"rollout": ROLLOUTS, "slo": SLOS}
+    return {name: draw(chosen[name]) for name in draw(st.lists(st.sampled_from(["rollout", "slo"]), unique=True))}
 
 
 @st.composite

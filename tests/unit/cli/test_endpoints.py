@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from headrace.cli import endpoints
 from headrace.cli.main import app
 from tests.operated import ECHO, Operated, serving
 
@@ -90,6 +91,20 @@ def test_a_server_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code, text = _invoke("endpoints")
     assert code != 0
     assert "127.0.0.1:9" in text
+
+
+@pytest.mark.parametrize(
+    ("slo", "shown"),
+    [
+        (None, ""),
+        ({"p99_ms": 50.0, "error_rate": None}, "; slo: p99 50 ms"),
+        ({"p99_ms": 0.5, "error_rate": 0.001}, "; slo: p99 0.5 ms, 0.1 % errors"),
+    ],
+)
+def test_objectives_and_dormant_deployments_are_listed(slo: dict[str, Any] | None, shown: str) -> None:
+    deployment = {"name": "", "version": "1", "traffic": 1.0, "replicas": [], "dormant": True, "reason": ""}
+    line = endpoints._line({"name": "m", "ready": True, "deployments": [deployment], "slo": slo})
+    assert line == f"m: ready; version 1: 100 %, starts on its first request{shown}"
 
 
 def test_a_version_is_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

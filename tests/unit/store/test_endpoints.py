@@ -89,3 +89,9 @@ def test_deleting_needs_the_generation_too(state: State) -> None:
         transaction.endpoints.delete("fraud", 1)
     assert kept(state) is None
     put(state, record())
+
+
+def test_a_record_of_an_older_release_has_no_objectives() -> None:
+    older = msgspec.to_builtins(record())
+    del older["slo"]
+    assert msgspec.json.decode(msgspec.json.encode(older), type=EndpointRecord) == record()

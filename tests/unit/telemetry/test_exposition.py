@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 import headrace
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import RequestRecord
+from headrace.core.shadows import ShadowLoad
+from headrace.core.slo import Slo
 from headrace.telemetry import exposition, metrics
 from headrace.telemetry.metrics import Refusal, RestartReason
 from headrace.telemetry.pages import SeriesPage
@@ -180,6 +182,20 @@ def test_counts_stay_whole_numbers_that_grow(tmp_path: Path, record: Callable[..
     assert set(counts) == {0.0, 1.0, 2.0}
     assert counts[6] == 1.0
     page.close()
+
+
+def test_what_is_no_count_keeps_its_fractions(tmp_path: Path) -> None:
+    page = SeriesPage(tmp_path, "controller")
+    ControlRecorder(page).set_objectives({"fraud": Slo(50.0, 0.001)})
+    gateway = SeriesPage(tmp_path, "gateway-0")
+    RequestRecorder(gateway).compared("fraud", "1", 0.5, 0.25, ShadowLoad(max_absolute=0.3, max_relative=0.04))
+    found = samples(tmp_path)
+    assert found[key("slo_latency_seconds", model="fraud")] == 0.05
+    assert found[key("slo_error_rate", model="fraud")] == 0.001
+    assert found[key("shadow_difference_max", **FRAUD, kind="absolute")] == 0.3
+    assert found[key("shadow_compute_seconds_total", **FRAUD, side="live")] == 0.5
+    page.close()
+    gateway.close()
 
 
 def test_unreadable_pages_are_counted_and_the_others_shown(full_directory: Path) -> None:

@@ -12,6 +12,7 @@ from headrace.core.fallbacks import FallbackKind
 from headrace.core.replicas import ReplicaState
 from headrace.core.requests import Outcome, RequestRecord
 from headrace.core.shadows import Mirrored, ShadowLoad
+from headrace.core.slo import Slo
 from headrace.telemetry import metrics, pages, recording, statistics
 from headrace.telemetry.metrics import Refusal, RestartReason
 from headrace.telemetry.pages import Key, SeriesPage
@@ -160,6 +161,17 @@ def test_wrong_labels_are_a_bug(page: SeriesPage) -> None:
         recording.cells_of(page, metrics.QUEUE_ROWS, "fraud")
 
 
+def test_objectives_are_shown_while_they_hold(page: SeriesPage) -> None:
+    control = ControlRecorder(page)
+    control.set_objectives({"fraud": Slo(50.0, 0.001), "churn": Slo(p99_ms=1000.0), "none": Slo()})
+    found = read(page)
+    assert found["slo_latency_seconds", "fraud"] == [0.05]
+    assert found["slo_latency_seconds", "churn"] == [1.0]
+    assert found["slo_error_rate", "fraud"] == [0.001]
+    control.set_objectives({"fraud": Slo(p99_ms=80.0)})
+    assert read(page) == {("slo_latency_seconds", "fraud"): [0.08]}
+
+
 def test_every_stored_metric_has_someone_who_writes_it(page: SeriesPage, record: Callable[..., RequestRecord]) -> None:
     gateway, control = RequestRecorder(page), ControlRecorder(page)
     gateway.observe([record()])
@@ -181,4 +193,5 @@ def test_every_stored_metric_has_someone_who_writes_it(page: SeriesPage, record:
     control.replica_state("fraud@1#1", ReplicaState.READY)
     control.restarted("fraud", "1", RestartReason.HANG)
     control.set_state_reachable(True)
+    control.set_objectives({"fraud": Slo(50.0, 0.001)})
     assert {metric.name for metric in metrics.STORED} <= {key[0] for key in read(page)}

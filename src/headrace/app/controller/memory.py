@@ -50,6 +50,7 @@ class Memory:
         endpoints.records = {record.name: record for record in state.records}
         self._rollouts.resume(list(state.rollouts))
         desired.paused = {record.name: record.paused for record in state.records if record.paused}
+        desired.slos = {record.name: record.slo for record in state.records}
         for record in state.records:
             endpoints.log_requests(record)
         for deployment, failure in state.load_failures.items():

@@ -51,6 +51,7 @@ class Routing:
             r.id for e in endpoints for d in e.deployments for r in d.replicas if r.state is ReplicaState.READY
         )
         self._recorder.set_route_version(self.table.version)
+        self._recorder.set_objectives({endpoint.name: endpoint.slo for endpoint in endpoints})
         self.gateways.publish(self.table)
 
     def loads(self) -> list[LoadReport]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from headrace.control.analysis import verdict
@@ -13,10 +15,24 @@ from headrace.control.analysis.predictions import PredictionShift
 from headrace.control.analysis.refusals import Refusals
 from headrace.control.analysis.settings import AnalysisSettings
 from headrace.control.analysis.shadow import ShadowAgreement
+from headrace.control.analysis.slo import SloErrors, SloLatency
 from headrace.control.analysis.verdict import Finding, Verdict
+from headrace.core.slo import Slo
 from headrace.core.tallies import Observation, Outcome
 
-Check = ErrorRate | Refusals | LatencyQuantile | ComputeTime | PredictionShift | ShadowAgreement | UserMetric
+NONE_PROMISED = Slo()
+
+Check = (
+    ErrorRate
+    | Refusals
+    | LatencyQuantile
+    | ComputeTime
+    | PredictionShift
+    | ShadowAgreement
+    | SloErrors
+    | SloLatency
+    | UserMetric
+)
 
 
 class Judge(msgspec.Struct):
@@ -54,8 +70,9 @@ class Judge(msgspec.Struct):
                 check.observe(observation)
 
 
-def judge(settings: AnalysisSettings) -> Judge:
-    """A judge that has seen nothing; call ``begin_step`` when the canary gets its first traffic.
+def judge(settings: AnalysisSettings, slo: Slo = NONE_PROMISED) -> Judge:
+    """A judge that has seen nothing; call ``begin_step`` when the canary gets its first traffic. ``slo`` are the
+    objectives of the endpoint.
 
     Every statistical gate gets an equal part of ``false_alarm``: by the union bound the whole family stays below it,
     over all looks and steps, however the checks depend on each other."""
@@ -65,6 +82,7 @@ def judge(settings: AnalysisSettings) -> Judge:
         settings.shadow.gate,
         *[settings.latency.gate] * len(settings.latency.quantiles),
     ]
+    gates += [settings.slo.gate for objective in (slo.error_rate, slo.p99_ms) if objective is not None]
     alarm = max(sum(gates), 1) / settings.false_alarm
     clear = 1 / settings.false_pass
     block_s, block_requests = settings.block_s, settings.block_requests
@@ -79,6 +97,15 @@ def judge(settings: AnalysisSettings) -> Judge:
         ComputeTime(settings.compute, block_s, block_requests, alarm, clear),
         PredictionShift(settings.predictions, alarm),
         ShadowAgreement(settings.shadow, alarm, clear),
+        *_objectives(settings, slo, alarm, clear),
         *(UserMetric(metric, settings.error_limit) for metric in settings.metrics),
     ]
     return Judge(settings, checks)
+
+
+def _objectives(settings: AnalysisSettings, slo: Slo, alarm: float, clear: float) -> Iterator[Check]:
+    if slo.error_rate is not None:
+        yield SloErrors(settings.slo, slo.error_rate, alarm, clear)
+    if slo.p99_ms is not None:
+        limit_s = slo.p99_ms / 1e3
+        yield SloLatency(settings.slo, limit_s, settings.block_s, settings.block_requests, alarm, clear)

@@ -93,6 +93,12 @@ class ShadowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise errors.BadSettings(f"shadow agreement is a share between 0 and 1, e.g. 0.99; got {self.agreement}")
 
 
+class SloSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The objectives of the endpoint (``slo:``), which the canary must not break where stable keeps them."""
+
+    gate: bool = True
+
+
 class MetricSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A metric of the user: a Prometheus query, a number that somebody posts. Conditions read like ``<= 0.2``."""
 
@@ -144,6 +150,7 @@ class AnalysisSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compute: ComputeSettings = ComputeSettings()
     predictions: PredictionSettings = PredictionSettings()
     shadow: ShadowSettings = ShadowSettings()
+    slo: SloSettings = SloSettings()
     metrics: tuple[MetricSettings, ...] = ()
 
     def __post_init__(self) -> None:
