@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import headrace
 from tests.acceptance.load import Load, ask, output
-from tests.serving import served
+from tests.serving import Served, eventually, served
 
 VERSION = """\
 import headrace
@@ -58,5 +59,21 @@ def test_versions_are_deployed_under_load(tmp_path: Path) -> None:
         assert output(ask(server.address, "later", [1.0]).document) == [3.0]
         code, document = run("deploy", "m@2", "--endpoint", "none", "--replicas", 0, "--state", state)
         assert code == 0, "nor is who shall have no replicas"
+        exported_and_applied(server, tmp_path / "exported.yaml")
         _, listed = run("endpoints", "--state", state)
         assert [(e["name"], e["ready"]) for e in listed["endpoints"]] == [("later", True), ("m", True), ("none", False)]
+
+
+def exported_and_applied(server: Served, file: Path) -> None:
+    """Onto nothing, with the same registry: its versions are trusted there, though they bring code."""
+    with headrace.Client(management_url=server.management_url) as client:
+        text = client.endpoints.export()
+        assert "trust:" not in text
+        for name in ("later", "m", "none"):
+            client.endpoints.delete(name)
+        file.write_text(text)
+        changes = client.endpoints.apply(file)
+        assert [(change.endpoint, change.kind) for change in changes] == [(n, "create") for n in ("later", "m", "none")]
+        assert client.endpoints.export() == text
+        eventually(lambda: ask(server.address, "m", [1.0]).status == 200)
+        assert output(ask(server.address, "m", [1.0]).document) == [3.0]

@@ -66,9 +66,10 @@ def policy_document(policy: TrafficPolicy) -> Document:
     return document
 
 
-def as_yaml(documents: Mapping[str, Document]) -> str:
-    """The text of a ``headrace.yaml`` with these endpoints."""
-    return str(yaml.safe_dump({"endpoints": dict(documents)}, sort_keys=False, allow_unicode=True, width=110))
+def as_yaml(documents: Mapping[str, Document], trust: Sequence[str] = ()) -> str:
+    """The text of a ``headrace.yaml`` with these endpoints, whose models these digests vouch for."""
+    file = {"trust": list(trust)} if trust else {}
+    return str(yaml.safe_dump({**file, "endpoints": dict(documents)}, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _deployment(entry: DeploymentEntry, *, versioned: bool) -> Document:

@@ -105,7 +105,9 @@ class EndpointOperations:
             if generation is not None:
                 manager.require(wanted.endpoint, generation)
             check_free(wanted, there)
-            text = json.dumps({"endpoints": {wanted.endpoint: document_for(wanted, there)}})
+            # What serves beside it was vouched for already.
+            trust = [] if there is None else there.vouched
+            text = json.dumps({"trust": trust, "endpoints": {wanted.endpoint: document_for(wanted, there)}})
             (change,), records = await self._compare(text, "headrace deploy", MANUAL)
             if change.kind is not ChangeKind.NONE:
                 await manager.change(records, what="endpoint.deploy", who=who, why=wanted.model)
@@ -113,8 +115,10 @@ class EndpointOperations:
         return change
 
     def export(self) -> str:
-        """What runs, as the text of a ``headrace.yaml``."""
-        return as_yaml({name: record.document for name, record in sorted(self._manager.records.items())})
+        """What runs, as the text of a ``headrace.yaml``, with the digests that are trusted here."""
+        records = self._manager.records
+        trust = sorted({digest for record in records.values() for digest in record.vouched})
+        return as_yaml({name: record.document for name, record in sorted(records.items())}, trust)
 
     def wanted(self, endpoint: str) -> EndpointRecord:
         """Raises UnknownModel."""

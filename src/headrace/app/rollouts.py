@@ -167,7 +167,8 @@ class Rollouts:
 
     async def _resolved(self, record: EndpointRecord, document: Document) -> EndpointRecord:
         """The record with another version under the name, inspected."""
-        text = json.dumps({"endpoints": {record.name: document}})
+        # What serves beside it was vouched for already.
+        text = json.dumps({"trust": record.vouched, "endpoints": {record.name: document}})
         manager = self._manager
         path = Path(record.owner.name) if record.owner.kind is OwnerKind.FILE else Path.cwd() / "rollout"
         found = await applying.read(text, path, record.owner, manager.records, self._location, manager.state)

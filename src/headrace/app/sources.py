@@ -183,7 +183,19 @@ def _judge(
         lazy=settings.lazy,
         platform_options=options,
         environment=environment,
+        vouched=_vouched(candidate, result, packages),
     )
+
+
+def _vouched(candidate: Candidate, artifact: Artifact, packages: RequiredPackages | None) -> str:
+    """What must be trusted for it wherever else it is served, but for what is trusted in the registry."""
+    if candidate.registered is not None:
+        return ""
+    if packages is not None and not packages.named:
+        return packages.trust_digest(artifact)
+    if not artifact.code_bearing or trust.is_trusted(artifact, (), typed_path=candidate.typed):
+        return ""
+    return artifact.digest
 
 
 def _packages(candidate: Candidate) -> RequiredPackages | None:

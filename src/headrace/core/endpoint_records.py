@@ -80,6 +80,11 @@ class EndpointRecord(msgspec.Struct, frozen=True):
     before: EndpointRecord | None = None
     """What serves until the replicas of this record have loaded, and again when they cannot."""
 
+    @property
+    def vouched(self) -> list[str]:
+        """What ``trust`` of a file with this endpoint must name."""
+        return sorted({spec.vouched for spec in self.deployments if spec.vouched})
+
     def deployment(self, deployment_id: str) -> DeploymentSpec | None:
         return next((spec for spec in self.deployments if spec.id == deployment_id), None)
 

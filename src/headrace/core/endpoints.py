@@ -101,6 +101,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
     """Its replicas run in there; None: in the server's own."""
     yields: bool = False
     """Its replicas compute only when nobody else wants a processor."""
+    vouched: str = ""
+    """Digest that somebody trusted so that it may run code; empty: it needs none, or the registry knows who did."""
 
     @property
     def id(self) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import pickle
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from sklearn.dummy import DummyRegressor
 
+from headrace.app.endpoint_operations import EndpointOperations
 from headrace.app.owned_state import OwnedState
 from headrace.control.deploying import Deploy
 from headrace.core import errors
@@ -251,6 +256,37 @@ def test_objectives_are_kept_planned_exported_and_published(tmp_path: Path) -> N
         assert operated.desired.slos == {}
 
     operate(tmp_path, work, kept=True)
+
+
+def test_what_is_exported_says_what_is_trusted(tmp_path: Path) -> None:
+    """Of files; who trusts versions is known in the registry. What serves already is not asked for again."""
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(DummyRegressor(strategy="mean")))
+    digest = f"sha256:{hashlib.sha256((tmp_path / 'model.pkl').read_bytes()).hexdigest()}"
+    (tmp_path / "pricer.py").write_text("import headrace\nclass Model(headrace.Model): ...\n")
+    config = "endpoints: {m: {model: model.pkl}, p: {model: pricer.py}, one: {model: one.echo}, r: {model: r@1}}\n"
+
+    async def work(operated: Operated) -> None:
+        operated.register("r")
+        for number in range(2):
+            operated.register("m", f"{ECHO}# {number}\n")
+        with pytest.raises(errors.LoadFailed, match="a pickle: loading it runs code"):
+            await operated.apply(config)
+        await operated.apply(f"trust: [{digest}]\n{config}")
+        text = operated.operations.export()
+        assert yaml.safe_load(text)["trust"] == [digest]
+        other = tmp_path / "other"
+        other.mkdir()
+        fresh = Operated(other)
+        fresh.location = operated.location
+        fresh.operations = EndpointOperations(fresh.manager, operated.location)
+        assert await fresh.apply(text) == ["create m", "create one", "create p", "create r"]
+        assert fresh.operations.export() == text
+        await fresh.operations.deploy(Deploy("m", "m@2", deployment="next", take_over=True), who="ada")
+        (tmp_path / "model.pkl").write_bytes(pickle.dumps(DummyRegressor(strategy="median")))
+        with pytest.raises(errors.LoadFailed, match="a pickle: loading it runs code"):
+            await fresh.apply(text, take_over=True)
+
+    operate(tmp_path, work)
 
 
 def test_a_version_is_deployed_replaced_and_put_beside(tmp_path: Path) -> None:

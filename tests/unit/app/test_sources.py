@@ -247,6 +247,7 @@ def test_packages_of_a_version_folder_need_trust_and_give_an_environment(tmp_pat
         assert isinstance(spec, DeploymentSpec)
         assert spec.environment is not None
         assert spec.environment.requirements == ("numpy==1.26.4",)
+        assert spec.vouched == digest
         assert spec.environment.needs == ("msgspec>=0.19", "numpy>=1.24")
         assert not spec.environment.source_builds
     (other,) = judged(source, trusted=(spec.artifact.digest,))
