@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,8 @@ from headrace.core import errors
 from headrace.core.environments import EnvironmentSpec
 from headrace.telemetry import logging
 
+BUILDS_AT_ONCE = 2
+"""A build downloads and unpacks in parallel by itself; more of them would take the machine from what is served."""
 _TAIL_LINES = 40
 _LISTED = (" + ", "Prepared ")
 """How uv begins what it installed."""
@@ -53,6 +56,7 @@ class VersionEnvironments:
         self._leases: dict[str, Lease] = {}
         """Of those in use: ``headrace environments gc`` leaves them alone."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.turns = asyncio.Semaphore(BUILDS_AT_ONCE)
 
     def ensure(self, spec: EnvironmentSpec) -> None:
         """Begin to find or build an environment, unless that is under way."""
@@ -80,7 +84,7 @@ class VersionEnvironments:
         began = time.monotonic()
         build = _Build(self, spec)
         try:
-            provided = await provide(self._folder, spec, os.environ, build)
+            provided = await provide(self._folder, spec, os.environ, build, build.turn)
         except errors.HeadraceError as error:
             self._fail(spec, began, error.message, build)
         except Exception as error:  # the boundary of a task: the deployment must not wait for ever
@@ -108,6 +112,8 @@ class VersionEnvironments:
     # --- what a build says ---
 
     def begins(self, spec: EnvironmentSpec) -> None:
+        self._observed.environments[spec.key] = ObservedEnvironment(reason=str(Progress()))
+        self._watcher.changed()
         self._say(events.EnvironmentBuilding(spec.short, self._watcher.deployments_in(spec.key), spec.requirements))
 
     def printed(self, spec: EnvironmentSpec, line: str) -> None:
@@ -130,6 +136,16 @@ class _Build:
         self._spec = spec
         self._progress = Progress()
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait, and say so, while as many are built as may be."""
+        turns = self._environments.turns
+        if turns.locked():
+            waits = f"its environment waits for its turn: {BUILDS_AT_ONCE} are built at a time"
+            self._environments.progressed(self._spec, waits)
+        async with turns:
+            yield
 
     def build_begins(self) -> None:
         self._environments.begins(self._spec)

@@ -13,6 +13,7 @@ from headrace.app.version_environments import VersionEnvironments
 from headrace.backends.environments import building, specification
 from headrace.backends.environments.folder import EnvironmentsFolder
 from headrace.control.observed import Observed
+from headrace.core import errors
 from headrace.core.environments import EnvironmentSpec
 from headrace.runtimes.needs import WORKER
 from tests.fakes import until
@@ -143,5 +144,39 @@ def test_our_own_mistake_does_not_leave_the_deployment_waiting(
         controller.environments.ensure(spec())
         await until(lambda: controller.failed)
         assert controller.failed[0][1] == "its environment could not be built: ZeroDivisionError: oops"
+
+    asyncio.run(scenario())
+
+
+def test_two_are_built_at_a_time_and_the_others_say_that_they_wait(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building_now: list[str] = []
+    gate = asyncio.Event()
+
+    async def build(folder: EnvironmentsFolder, wanted: EnvironmentSpec, *_: object) -> None:
+        building_now.append(wanted.key)
+        await gate.wait()
+        raise errors.LoadFailed("enough of it")
+
+    monkeypatch.setattr(building, "_build", build)
+    wanted = [spec(f"tiny=={number}.0") for number in range(4)]
+
+    async def scenario() -> None:
+        for one in wanted:
+            controller.environments.ensure(one)
+
+        def waiting() -> list[str]:
+            found = controller.observed.environments
+            return [one.key for one in wanted if "waits for its turn: 2 are built at a time" in found[one.key].reason]
+
+        await until(lambda: len(building_now) == 2 and len(waiting()) == 2)
+        assert set(building_now).isdisjoint(waiting())
+        told = [event for event in controller.said if isinstance(event, events.EnvironmentBuilding)]
+        assert len(told) == 2, "nobody is told that a build begins which does not"
+        gate.set()
+        await until(lambda: len(controller.failed) == 4)
+        assert sorted(building_now) == sorted(one.key for one in wanted), "one that fails gives its turn back"
+        assert not controller.environments.turns.locked()
 
     asyncio.run(scenario())

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -49,9 +50,15 @@ class Provided(msgspec.Struct, frozen=True):
 
 
 async def provide(
-    folder: EnvironmentsFolder, spec: EnvironmentSpec, environ: Mapping[str, str], watcher: Watcher
+    folder: EnvironmentsFolder,
+    spec: EnvironmentSpec,
+    environ: Mapping[str, str],
+    watcher: Watcher,
+    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> Provided:
     """Find the environment or build it; ``environ`` is that of the server. Safe to cancel.
+
+    ``turn`` is held while it is built: entering it may wait for other builds.
 
     Raises LoadFailed that says why it cannot be built and what to do, StoreFailed when its folder cannot be used."""
     waits = built = False
@@ -70,8 +77,9 @@ async def provide(
             continue
         try:
             if not folder.complete(spec.key):
-                watcher.build_begins()
-                await _build_in_spite_of_kills(folder, spec, environ, watcher.on_line)
+                async with turn():
+                    watcher.build_begins()
+                    await _build_in_spite_of_kills(folder, spec, environ, watcher.on_line)
                 built = True
         finally:
             owned.release()
