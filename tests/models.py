@@ -214,6 +214,53 @@ def onnx_cnn(folder: Path) -> Path:
     return write_graph(folder / "cnn.onnx", nodes, *shapes, weights)
 
 
+def onnx_masked(folder: Path) -> Path:
+    """Token ids of any length and their mask, as text encoders take them; a table of 100 embeddings. Padding with
+    mask 0 and id 0 changes no answer:
+
+    input_ids INT64[batch,sequence], attention_mask INT64[batch,sequence] -> mean FP32[batch,8] (under the mask),
+    weights FP32[batch,sequence] (softmax under the mask), sums INT64[batch,sequence] (of ids so far),
+    count INT64[batch]
+    """
+    from onnx import TensorProto, helper
+
+    random = np.random.default_rng(0)
+    weights = {
+        "table": random.normal(size=(100, 8)).astype(np.float32),
+        "query": random.normal(size=8).astype(np.float32),
+        "one": np.array(1, np.float32),
+        "large": np.array(1e9, np.float32),
+        "last": np.array([2]),
+        "along": np.array([1]),
+        "axis": np.array(1),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
+        helper.make_node("Mul", ["embedded", "mask3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "along"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["mask", "along"], ["n"], keepdims=1),
+        helper.make_node("Div", ["sum", "n"], ["mean"]),
+        helper.make_node("MatMul", ["embedded", "query"], ["scores"]),
+        helper.make_node("Sub", ["mask", "one"], ["absent"]),
+        helper.make_node("Mul", ["absent", "large"], ["penalty"]),
+        helper.make_node("Add", ["scores", "penalty"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["weights"], axis=1),
+        helper.make_node("CumSum", ["input_ids", "axis"], ["sums"]),
+        helper.make_node("ReduceSum", ["attention_mask", "along"], ["count"], keepdims=0),
+    ]
+    texts = ["batch", "sequence"]
+    inputs = [(name, TensorProto.INT64, texts) for name in ("input_ids", "attention_mask")]
+    outputs = [
+        ("mean", TensorProto.FLOAT, ["batch", 8]),
+        ("weights", TensorProto.FLOAT, texts),
+        ("sums", TensorProto.INT64, texts),
+        ("count", TensorProto.INT64, ["batch"]),
+    ]
+    return write_graph(folder / "masked.onnx", nodes, inputs, outputs, weights)
+
+
 def onnx_fp16(folder: Path) -> Path:
     """Half precision: X FP16[N,4] -> Y FP16[N,4], X + X."""
     from onnx import TensorProto, helper

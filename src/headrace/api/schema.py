@@ -275,11 +275,16 @@ class Batching(BaseModel):
     max_batch_cost: float | None = Field(description="As set: in units of `cost`; null: only rows count.")
     cost: str
     max_queue_delay_ms: float
+    padded: list[str] = Field(
+        description="Inputs that are padded, so that requests of different lengths share batches."
+    )
+    buckets: list[int] = Field(description="Lengths up to which they do; empty: only equal shapes share a batch.")
     gateways: list[GatewayBatching] = Field(description="Gateways that have served this deployment.")
 
     @classmethod
     def of(cls, deployment: DeploymentRoute, reports: Iterable[LoadReport]) -> Batching:
         settings = deployment.batching
+        padding = deployment.signature.padding if deployment.signature else None
         return cls(
             deployment=deployment.id,
             mode=settings.mode,
@@ -288,6 +293,8 @@ class Batching(BaseModel):
             max_batch_cost=settings.max_batch_cost,
             cost=settings.cost,
             max_queue_delay_ms=settings.max_queue_delay_ms,
+            padded=list(padding.inputs) if padding else [],
+            buckets=list(padding.buckets) if padding else [],
             gateways=[GatewayBatching.of(gateway, load) for gateway, load in loads_of(deployment.id, reports)],
         )
 

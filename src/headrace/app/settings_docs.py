@@ -151,6 +151,26 @@ endpoints:
 `replicas` is a number: bounds (`{min: 1, max: 4}`) are refused, as nothing scales by itself
 yet; `headrace scale` does by hand.
 
+**Requests of different lengths** share batches where padding is declared; otherwise only requests of equal shapes do.
+Declare it only for a model whose answers do not depend on padding, such as one with an attention mask:
+
+```yaml
+endpoints:
+  text:
+    model: encoder.onnx
+    batching:
+      pad: {input_ids: 0, attention_mask: 0}   # input to value; for every input that has the dimension
+      buckets: [16, 32, 64, 128]               # default: powers of two from 16 to 4096
+      dims: {scores: tokens, input_ids: tokens, attention_mask: tokens}   # only where the model has no names for them
+```
+
+Requests whose sizes fall between the same buckets go together and are padded to the longest of their batch; a lone
+request is not padded, one that is larger than the largest bucket goes by its exact shape. Every caller gets outputs of
+its own size: an output is cut back along the dimensions that have the name of a padded one, by the symbolic names of an
+ONNX model or by `dims` (all dimensions after the rows, by comma). A model for which that is not certain does not load,
+and the reason says what to declare. A class derived from `headrace.Model` may have `pad`, `buckets` and `dims` itself,
+beside `batchable`; settings win. With `cost: elements` or `bytes` a request counts with the size of its bucket.
+
 Models that bring no version get the first free numbers, in order; `version` gives one, and of a folder with several
 versions it chooses. Versions of an endpoint differ.
 

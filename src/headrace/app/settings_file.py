@@ -20,7 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from headrace.app import settings_traffic
 from headrace.app.model_sources import parse_source, rebase
 from headrace.app.settings import EndpointSettings, ModelSource
-from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, Form, Key
+from headrace.app.settings_keys import BY_NAME, KEYS, SHORTHANDS, TEXTS, Form, Key
 from headrace.app.settings_nodes import NodeReader, nearest, place_after, place_of_depth, position, type_of
 from headrace.app.settings_rollout import read_plan
 from headrace.app.settings_slo import read_slo
@@ -221,9 +221,18 @@ class _Reader(NodeReader):
                 value = self._scalar(key, node, shown)
                 return str(self._rebase(value)) if key.kind.is_path else value
             case Form.LIST:
-                return tuple(self._trusted(self.text(item, f"{shown}[{i}]")) for i, item in self.list_of(node, shown))
+                return tuple(self._item(key, item, f"{shown}[{i}]") for i, item in self.list_of(node, shown))
             case Form.MAP:
                 return {name: self.text(item, f"{shown}.{name}") for name, _, item in self.items(node, shown)}
+
+    def _item(self, key: Key, node: Node, shown: str) -> Any:
+        text = self.text(node, shown)
+        if key.kind is TEXTS:
+            return self._trusted(text)
+        try:
+            return key.kind.parse(text)
+        except ValueError:
+            self.refuse(node, shown, key.kind.expected)
 
     def _scalar(self, key: Key, node: ScalarNode, shown: str) -> Any:
         try:

@@ -239,6 +239,7 @@ TIME = _duration()
 TIME_MS = _duration(unit="ms")
 TIME_OR_ZERO = _duration(zero=True)
 TEXTS = Kind("TEXT", "a list of texts", _text, value_schemas.TEXTS, form=Form.LIST)
+COUNTS = Kind("N", "a list of whole numbers of at least 1", COUNT.parse, value_schemas.COUNTS, form=Form.LIST)
 FOLLOW = Kind("rollout", "rollout", _follow, value_schemas.FOLLOW)
 PAIRS = Kind("NAME=VALUE", "names with values", _text, value_schemas.PAIRS, form=Form.MAP)
 
@@ -438,6 +439,23 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             _duration(zero=True, unit="ms"),
             "--max-queue-delay-ms",
             "Wait this long (milliseconds) for a fuller batch even when a replica is idle; 0: never wait.",
+        ),
+        _key(
+            "batching.pad",
+            _B,
+            "pad",
+            PAIRS,
+            None,
+            "Input to value that fills it up to the longest of a batch; without it only equal shapes share a batch.",
+        ),
+        _key("batching.buckets", _B, "buckets", COUNTS, None, "Lengths up to which padded requests share a batch."),
+        _key(
+            "batching.dims",
+            _B,
+            "dims",
+            PAIRS,
+            None,
+            "Input or output to names of its dimensions after the rows, by comma; equal names are cut back together.",
         ),
     ),
     "Time": (

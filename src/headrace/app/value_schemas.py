@@ -74,6 +74,9 @@ def whole(minimum: int, maximum: int | None = None) -> Schema:
     }
 
 
+COUNTS: Schema = {"type": "array", "items": whole(1)}
+
+
 def duration(*, zero: bool) -> Schema:
     bound = "minimum" if zero else "exclusiveMinimum"
     not_zero = "" if zero else _NOT_ZERO

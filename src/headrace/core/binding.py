@@ -13,11 +13,13 @@ import numpy as np
 
 from headrace.core import errors
 from headrace.core.models import Signature, TensorSpec
+from headrace.core.padding import Inner, Padded
 from headrace.core.requests import Parameter
 from headrace.core.tensors import Array, DType, Tensor, wire_size
 
 Key = tuple[object, ...]
 """Requests with equal keys may share a batch."""
+_PADDED = "padded"
 
 
 class Bound(msgspec.Struct, gc=False):
@@ -30,6 +32,8 @@ class Bound(msgspec.Struct, gc=False):
     nbytes: int
     key: Key
     parameters: dict[str, Parameter]
+    padded: Padded | None = None
+    """Requests of other lengths may share its batch; None: only those of its exact inner shapes."""
 
 
 def bind(signature: Signature, tensors: Sequence[Tensor], parameters: dict[str, Parameter]) -> Bound:
@@ -59,7 +63,7 @@ def bind(signature: Signature, tensors: Sequence[Tensor], parameters: dict[str, 
     names: list[str] = []
     dtypes: list[str] = []
     arrays: list[Array] = []
-    inner: list[object] = []
+    inner: list[Inner | None] = []
     rows = -1
     nbytes = 0
     for spec, tensor in zip(specs, ordered, strict=True):
@@ -80,8 +84,20 @@ def bind(signature: Signature, tensors: Sequence[Tensor], parameters: dict[str, 
         dtypes.append(spec.dtype)
         arrays.append(array)
         nbytes += array.nbytes if spec.dtype is not DType.BYTES else wire_size(tensor)
-    key: Key = (*inner, *_parameters_key(read)) if read else tuple(inner)
-    return Bound(tuple(names), tuple(dtypes), arrays, rows if rows >= 0 else 1, nbytes, key, read)
+    padded = None
+    shapes: Key = tuple(inner)
+    if signature.padding is not None:
+        padded = signature.padding.fit([spec.name for spec in specs], inner)
+        if padded is not None:
+            shapes = (*padded.shapes, _PADDED)
+    key: Key = (*shapes, *_parameters_key(read)) if read else shapes
+    return Bound(tuple(names), tuple(dtypes), arrays, rows if rows >= 0 else 1, nbytes, key, read, padded)
+
+
+def rebind(bound: Bound, signature: Signature) -> Bound:
+    """The same request for another deployment, whose signature agrees but which may be padded otherwise."""
+    tensors = [Tensor(name, DType(d), a) for name, d, a in zip(bound.names, bound.dtypes, bound.arrays, strict=True)]
+    return bind(signature, tensors, bound.parameters)
 
 
 def _bind_any(signature: Signature, tensors: Sequence[Tensor], read: dict[str, Parameter]) -> Bound:

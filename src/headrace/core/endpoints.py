@@ -9,6 +9,7 @@ import msgspec
 
 from headrace.core.environments import EnvironmentSpec
 from headrace.core.models import Artifact
+from headrace.core.padding import PaddingRules
 
 
 class BatchMode(StrEnum):
@@ -38,6 +39,17 @@ class BatchingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unit of cost: `rows`, `elements` (values of all inputs), or `bytes`."""
     max_queue_delay_ms: float = 0.0
     """Wait up to this long for a fuller batch even when a replica is idle. 0: never wait."""
+    pad: dict[str, str] = {}
+    """Input → value that fills it up to the longest of its batch; empty: only equal shapes share a batch."""
+    buckets: tuple[int, ...] = ()
+    """Lengths up to which requests share a batch; empty: powers of two."""
+    dims: dict[str, str] = {}
+    """Input or output → names of its dimensions after the rows, by comma."""
+
+    @property
+    def padding(self) -> PaddingRules:
+        dims = {name: tuple(dim.strip() for dim in names.split(",")) for name, names in self.dims.items()}
+        return PaddingRules({**self.pad}, self.buckets, dims)
 
 
 class AdmissionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,5 +134,6 @@ class DeploymentSpec(msgspec.Struct, frozen=True):
             self.environment,
             self.restarts,
             self.yields,
+            *((self.batching.padding,) if self.batching.padding != PaddingRules() else ()),
         )
         return hashlib.sha256(msgspec.json.encode(loaded, order="sorted")).hexdigest()[:16]

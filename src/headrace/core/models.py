@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from headrace.core.padding import Padding
 from headrace.core.tensors import DType
 
 
@@ -39,6 +40,14 @@ class Signature(msgspec.Struct, frozen=True):
     parameters: tuple[str, ...] = ()
     any_inputs: bool = False
     """The model takes whatever tensors arrive (echo, dynamic Python models): no checks by name or dtype."""
+    padding: Padding | None = None
+    """How requests of different lengths share batches; None: only those of equal inner shapes do."""
+
+    def agrees(self, other: Signature) -> bool:
+        """Requests for one are requests for the other, and answers may be compared: padding makes no difference."""
+        return self == other or (
+            self.padding != other.padding and msgspec.structs.replace(self, padding=other.padding) == other
+        )
 
 
 class SlotKind(StrEnum):

@@ -26,6 +26,19 @@ class Decision(msgspec.Struct, frozen=True):
 
 def decide(settings: BatchingSettings, signature: Signature, slots: Slots, latency: LatencyModel) -> Decision:
     """The batch limit of a deployment now."""
+    decision = _decide(settings, signature, slots, latency)
+    padding = signature.padding
+    if padding is None or decision.alone:
+        return decision
+    sizes = ", ".join(map(str, padding.buckets))
+    return msgspec.structs.replace(
+        decision,
+        explanation=f"{decision.explanation}; requests of {' and '.join(padding.dims)} up to {sizes} go together, with"
+        f" {', '.join(padding.inputs)} padded",
+    )
+
+
+def _decide(settings: BatchingSettings, signature: Signature, slots: Slots, latency: LatencyModel) -> Decision:
     if slots.kind is SlotKind.CONCURRENT:
         return Decision(1, True, f"the model runs up to {slots.count} requests side by side; they are not joined")
     if not signature.batchable:

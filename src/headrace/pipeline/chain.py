@@ -153,7 +153,7 @@ def choose_by_body(exchange: Exchange, find: Callable[[InferenceRequest], Deploy
     _decode(exchange)
     assert exchange.request is not None
     deployment = find(exchange.request)
-    agrees = deployment.signature == exchange.signature
+    agrees = deployment.signature.agrees(exchange.signature)
     exchange.deployment, exchange.signature = deployment, deployment.signature
     if not exchange.explicit_deadline:
         exchange.deadline = exchange.started + deployment.route.timeout_s

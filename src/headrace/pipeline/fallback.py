@@ -168,7 +168,7 @@ class Attempts:
             return False
         if exchange.explicit_deadline and exchange.deadline <= self._clock():
             return False
-        if signature == exchange.signature:
+        if signature.agrees(exchange.signature):
             return True
         # A large body was decoded in another process and is not kept.
         body, _ = self._body
@@ -176,7 +176,7 @@ class Attempts:
 
     def _hand_over(self, other: Deployment) -> None:
         exchange = self._exchange
-        if other.signature != exchange.signature:
+        if not other.signature.agrees(exchange.signature):
             exchange.body, exchange.json_size = self._body
             exchange.request = exchange.rendering = None
         exchange.deployment, exchange.signature = other, other.signature

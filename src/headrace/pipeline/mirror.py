@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from headrace.core.binding import Bound
+from headrace.core.binding import Bound, rebind
 from headrace.core.calls import Call
 from headrace.core.comparison import compare
 from headrace.core.shadows import Disagreement, Mirrored, Shadow, ShadowLoad
@@ -60,7 +60,9 @@ class Mirror:
     def offer(self, bound: Bound, outputs: list[Tensor], compute: float, request_id: str, live: Deployment) -> None:
         """Take a request whose answer has been sent."""
         route = self.target.route
-        fits = live.route.signature == route.signature and bound.rows <= route.batching.max_batch_size
+        mine, signature = live.route.signature, route.signature
+        agree = mine is not None and signature is not None and signature.agrees(mine)
+        fits = agree and bound.rows <= route.batching.max_batch_size
         nbytes = bound.nbytes + sum(tensor.array.nbytes for tensor in outputs)
         if not fits or len(self._jobs) >= CAPACITY or self._bytes + nbytes > CAPACITY_BYTES:
             self._count(Mirrored.DROPPED)
@@ -97,7 +99,10 @@ class Mirror:
     def _send(self, job: Job) -> None:
         now = self._clock()
         future = self.target.make_future()
-        call = Call(job.bound, now + self.target.route.timeout_s, now, future)
+        bound = job.bound
+        if self.target.signature.padding is not None or bound.padded is not None:
+            bound = rebind(bound, self.target.signature)
+        call = Call(bound, now + self.target.route.timeout_s, now, future)
         self._running += 1
         future.add_done_callback(partial(self._done, job, call))
         self.target.enqueue(call)

@@ -142,9 +142,13 @@ class CallQueue:
 
 
 def call_cost(call: Call, unit: str) -> float:
-    """Cost of a call in ``rows``, ``elements`` or ``bytes``."""
+    """Cost of a call in ``rows``, ``elements`` or ``bytes``. A call that may be padded costs what it takes at the size
+    of its bucket, whoever shares its batch."""
+    bound = call.bound
     if unit == "rows":
         return call.rows
-    if unit == "bytes":
-        return call.bound.nbytes
-    return sum(array.size for array in call.bound.arrays)
+    elements = sum(array.size for array in bound.arrays)
+    padded = elements if bound.padded is None else call.rows * bound.padded.elements()
+    if unit == "elements":
+        return padded
+    return bound.nbytes if padded == elements else bound.nbytes * padded / max(elements, 1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.core import errors
 from headrace.core.models import Signature
+from headrace.core.padding import Padding
 from headrace.core.requests import Parameter
 from headrace.core.tensors import NUMPY_DTYPES, Array, DType, as_bytes_elements, dtype_of
 from headrace.replica.messages import CallFailure
@@ -71,6 +72,15 @@ def run_others(
     computed = run_batch(runtime, parts, [rows[i] for i in kept], parameters, idempotent=idempotent)
     failures += [CallFailure(kept[f.index], f.code, f.message) for f in computed.failures]
     return Computed(computed.outputs, sorted(failures, key=lambda f: f.index), computed.compute)
+
+
+def of_sizes(computed: Computed, padding: Padding, sizes: Sequence[int], calls: int) -> Computed:
+    """What was computed of a padded batch, when its outputs can be cut back; else all its calls fail."""
+    wrong = padding.misfit(computed.outputs, sizes)
+    if wrong is None:
+        return computed
+    error = errors.BadModelOutput(wrong)
+    return Computed({}, [failure(index, error) for index in range(calls)], computed.compute)
 
 
 def _one_by_one(

@@ -18,7 +18,7 @@ from headrace.core import errors
 from headrace.core.calls import Batch, Call, ChunkSink
 from headrace.core.routes import ReplicaRoute
 from headrace.core.tensors import Tensor
-from headrace.replica import messages, status_page, tensors_on_wire
+from headrace.replica import messages, ragged, status_page, tensors_on_wire
 from headrace.replica.messages import Frame
 
 _JOIN_BELOW = 64 * 1024
@@ -117,14 +117,17 @@ class ReplicaHandle:
         """Send calls of one key as a batch."""
         number = next(self._numbers) & 0xFFFFFFFF
         first = calls[0].bound
-        if len(calls) == 1:
-            rows = [calls[0].rows]
-            columns = [[array] for array in first.arrays]
+        rows = [calls[0].rows] if len(calls) == 1 else [call.rows for call in calls]
+        if first.padded is not None:
+            heads, parts, sizes = ragged.pack([call.bound for call in calls], first.padded.padding)
+            run = messages.RunHead(number, rows, heads, first.parameters, limit, idempotent, 0, sizes)
         else:
-            rows = [call.rows for call in calls]
-            columns = [[call.bound.arrays[i] for call in calls] for i in range(len(first.arrays))]
-        heads, parts = tensors_on_wire.pack_all(zip(first.names, first.dtypes, columns, strict=True))
-        run = messages.RunHead(number, rows, heads, first.parameters, limit, idempotent)
+            if len(calls) == 1:
+                columns = [[array] for array in first.arrays]
+            else:
+                columns = [[call.bound.arrays[i] for call in calls] for i in range(len(first.arrays))]
+            heads, parts = tensors_on_wire.pack_all(zip(first.names, first.dtypes, columns, strict=True))
+            run = messages.RunHead(number, rows, heads, first.parameters, limit, idempotent)
         batch = Batch(number, calls, sum(rows), now)
         # What cannot be packed raises here, before the batch counts as sent.
         self._write(run, parts, messages.SOLO if solo else 0)
@@ -205,6 +208,8 @@ class ReplicaHandle:
             calls[0].outputs = tensors
         else:
             _share_out(calls, tensors, head.failures)
+        if calls[0].bound.padded is not None:
+            _cut_back(calls)
         del self.batches[head.batch]
         for call in calls:
             call.wait = wait
@@ -259,6 +264,14 @@ def _share_out(calls: Sequence[Call], tensors: list[Tensor], failures: list[mess
         end = at + call.rows
         call.outputs = [Tensor(t.name, t.dtype, t.array[at:end]) for t in tensors]
         at = end
+
+
+def _cut_back(calls: Sequence[Call]) -> None:
+    """Outputs of a padded batch have the sizes of its longest call."""
+    for call in calls:
+        padded = call.bound.padded
+        if call.outputs is not None and padded is not None:
+            call.outputs = padded.padding.cut(call.outputs, padded.sizes)
 
 
 class _Link(asyncio.Protocol):

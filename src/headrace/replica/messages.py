@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from headrace.core.models import LoadedModel
+from headrace.core.padding import Padding
 from headrace.core.requests import Parameter
 
 PROTOCOL = 1
@@ -61,6 +62,13 @@ class TensorHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     nbytes: int
 
 
+class Ragged(msgspec.Struct, frozen=True, array_like=True):
+    """The calls of a batch have sizes of their own (``replica/ragged.py``): those of ``padding.dims``, call by call."""
+
+    padding: Padding
+    sizes: list[tuple[int, ...]]
+
+
 class RunHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A batch of calls with equal keys. Tensors are joined along dimension 0 in the order of ``rows``; for a
     model without rows there is exactly one call.
@@ -68,6 +76,7 @@ class RunHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     limit       rows up to which the worker may join this batch with waiting batches of other gateways
     idempotent  a failing batch may be re-run call by call
     credit      chunks the gateway takes before it must grant more (streams)
+    ragged      None: the calls have equal inner shapes
     """
 
     batch: int
@@ -77,6 +86,7 @@ class RunHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     limit: int
     idempotent: bool
     credit: int = 0
+    ragged: Ragged | None = None
 
 
 class CallFailure(msgspec.Struct, frozen=True, array_like=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.core.models import Artifact
+from headrace.core.padding import PaddingRules
 from headrace.runtimes.runtime import LoadOptions
 
 
@@ -15,6 +16,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True):
     artifact: Artifact
     options: LoadOptions
     warmup: bool = True
+    padding: PaddingRules = PaddingRules()
+    """As set for the deployment; wins over what the model's class declares."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from headrace.core.tensors import Array
-from headrace.replica import execution, messages
+from headrace.replica import execution, messages, ragged
 from headrace.replica.connection import Connection
 from headrace.replica.messages import Frame, RunHead
 
@@ -20,8 +20,11 @@ class Waiting(msgspec.Struct, gc=False):
     frame: Frame
     head: RunHead
     arrays: list[Array]
+    """One per tensor; empty when the batch is ragged."""
     withdrawn: frozenset[int] = frozenset()
     """Calls that nobody waits for any more."""
+    blocks: ragged.Blocks = []
+    """Of a ragged batch."""
 
 
 def withdrawn(group: list[Waiting]) -> Collection[int]:
@@ -41,7 +44,8 @@ def compatible(one: Waiting, other: Waiting) -> bool:
         return False
     a, b = one.head, other.head
     return (
-        a.parameters == b.parameters
+        (a.ragged.padding if a.ragged else None) == (b.ragged.padding if b.ragged else None)
+        and a.parameters == b.parameters
         # 1, 1.0 and True are equal, but not the same to a model.
         and (not a.parameters or [*map(type, a.parameters.values())] == [*map(type, b.parameters.values())])
         and len(a.tensors) == len(b.tensors)
@@ -52,7 +56,17 @@ def compatible(one: Waiting, other: Waiting) -> bool:
     )
 
 
-def join(group: list[Waiting]) -> dict[str, Array]:
+def padded_to(group: list[Waiting]) -> tuple[int, ...]:
+    """Sizes of the dimensions of a ragged group; empty for others."""
+    return ragged.longest([sizes for w in group if w.head.ragged is not None for sizes in w.head.ragged.sizes])
+
+
+def join(group: list[Waiting], sizes: tuple[int, ...] = ()) -> dict[str, Array]:
+    """The inputs of a group, padded to ``sizes`` when it is ragged."""
+    head = group[0].head
+    if head.ragged is not None:
+        blocks = [[b for w in group for b in w.blocks[i]] for i in range(len(head.tensors))]
+        return ragged.join(head.tensors, head.ragged.padding, sizes, blocks)
     names = [t.name for t in group[0].head.tensors]
     if len(group) == 1:
         return dict(zip(names, group[0].arrays, strict=True))

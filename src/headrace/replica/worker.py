@@ -26,15 +26,15 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.models import LoadedModel, SlotKind
-from headrace.replica import execution, messages, scheduling, streams, tensors_on_wire
+from headrace.replica import execution, messages, ragged, scheduling, streams, tensors_on_wire
 from headrace.replica.connection import Connection
 from headrace.replica.control_thread import ControlThread
 from headrace.replica.messages import Frame, RunHead
 from headrace.replica.spec import WorkerSpec
 from headrace.replica.status_page import StatusPageWriter
-from headrace.replica.waiting import Waiting, compatible, join, split, withdrawn
+from headrace.replica.waiting import Waiting, compatible, join, padded_to, split, withdrawn
 from headrace.replica.warm_up import warm_up
-from headrace.runtimes import digest, table
+from headrace.runtimes import digest, padding, table
 from headrace.runtimes.runtime import Runtime
 
 
@@ -104,6 +104,8 @@ class Worker:
         try:
             digest.require_unchanged(spec.artifact)
             runtime = table.load(spec.artifact, spec.options)
+            rules = spec.padding.over(runtime.padding())
+            plan = padding.resolve(runtime.signature, runtime.slots, runtime.dims(), rules)
         except execution.Raised as error:
             self._report_failure(index, error)
             return None
@@ -114,7 +116,7 @@ class Worker:
         self._runtimes[index] = runtime
         model = LoadedModel(
             platform=runtime.platform,
-            signature=runtime.signature,
+            signature=msgspec.structs.replace(runtime.signature, padding=plan),
             slots=runtime.slots,
             metadata=runtime.metadata,
             load_seconds=loaded - started,
@@ -204,15 +206,21 @@ class Worker:
             not_loaded = errors.NotReady("this replica has not loaded")
             self._fail(connection, head, not_loaded)
             return
+        if head.ragged is not None:
+            blocks = ragged.unpack(head, head.ragged, frame.payload)
+            self._wait(Waiting(connection, frame, head, [], blocks=blocks))
+            return
         arrays = tensors_on_wire.unpack(head.tensors, frame.payload)
         if frame.flags & messages.STREAM or runtime.slots.kind is SlotKind.CONCURRENT:
             inputs = dict(zip((t.name for t in head.tensors), arrays, strict=True))
             self._streams.start(connection, runtime, head, inputs, stream=bool(frame.flags & messages.STREAM))
         else:
-            waiting = Waiting(connection, frame, head, arrays)
-            self._waiting.append(waiting)
-            if self._early:
-                waiting.withdrawn = self._early.pop((connection.id, head.batch), waiting.withdrawn)
+            self._wait(Waiting(connection, frame, head, arrays))
+
+    def _wait(self, waiting: Waiting) -> None:
+        self._waiting.append(waiting)
+        if self._early:
+            waiting.withdrawn = self._early.pop((waiting.connection.id, waiting.head.batch), waiting.withdrawn)
 
     @staticmethod
     def _fail(connection: Connection, head: RunHead, error: errors.HeadraceError) -> None:
@@ -264,14 +272,17 @@ class Worker:
         return group
 
     def _compute(self, runtime: Runtime, group: list[Waiting], started: int, gone: Collection[int]) -> None:
-        inputs = join(group)
-        rows = [count for waiting in group for count in waiting.head.rows]
         head = group[0].head
+        sizes = padded_to(group) if head.ragged is not None else ()
+        inputs = join(group, sizes)
+        rows = [count for waiting in group for count in waiting.head.rows]
         idempotent = all(w.head.idempotent for w in group)
         if gone:
             computed = execution.run_others(runtime, inputs, rows, gone, head.parameters, idempotent=idempotent)
         else:
             computed = execution.run_batch(runtime, inputs, rows, head.parameters, idempotent=idempotent)
+        if head.ragged is not None:
+            computed = execution.of_sizes(computed, head.ragged.padding, sizes, len(rows))
         batch_rows = sum(rows) - sum(rows[index] for index in gone)
         # Before the answers leave: who reads them may look at the page next.
         self._page.completed()

@@ -19,11 +19,13 @@ import numpy as np
 
 from headrace.core import errors, tensors
 from headrace.core.models import Signature, SlotKind, Slots, TensorSpec
+from headrace.core.padding import PaddingRules
 from headrace.core.tensors import NUMPY_DTYPES, Array, DType
 from headrace.runtimes.model import Model, Shape, TensorType
 
 STREAM_CONCURRENCY = 64
 _SINGLE = "output"
+_EXAMPLES = {"pad": '{"tokens": 0}', "dims": '{"tokens": "length", "scores": "length"}'}
 _SCALARS = (str, int, float, bool)
 _STREAMS = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
 
@@ -187,6 +189,19 @@ def _check_rows(tensors: tuple[tuple[str, TensorType], ...], owner: str) -> None
 
 def _spec(name: str, kind: TensorType) -> TensorSpec:
     return TensorSpec(name, kind.dtype, kind.shape, optional=kind.optional)
+
+
+def padding_rules(model: Model) -> PaddingRules:
+    """What the class says about padding. Raises LoadFailed when it is not of the kind that ``headrace.Model`` tells."""
+    owner = type(model).__name__
+    for name in ("pad", "dims"):
+        if not isinstance(getattr(model, name), Mapping):
+            raise errors.LoadFailed(f"{owner}.{name} is no mapping; write e.g. {name} = {_EXAMPLES[name]}")
+    for name, value in model.pad.items():
+        if not isinstance(value, bool | int | float | str):
+            raise errors.LoadFailed(f"{owner}.pad[{name!r}] is no number, bool or text")
+    dims = {name: (names,) if isinstance(names, str) else tuple(names) for name, names in model.dims.items()}
+    return PaddingRules(dict(model.pad), tuple(model.buckets), dims)
 
 
 # --- values -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ array types; ``runtimes/declarations.py`` reads the objects defined here. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -143,6 +143,15 @@ class Model:
     default there. Arguments annotated with a scalar type need not be listed."""
     samples: ClassVar[Mapping[str, Any] | None] = None
     """One row of example input by name, for the warm-up; None: zeros and empty strings."""
+
+    pad: ClassVar[Mapping[str, Any]] = {}
+    """Input → value that fills its dimensions of any size up to the longest of a batch: ``{"tokens": 0, "mask": 0}``.
+    Only for models whose answers do not depend on it; without it only requests of equal shapes share a call."""
+    buckets: ClassVar[Sequence[int]] = ()
+    """Lengths up to which requests share a call, with ``pad``; default: powers of two from 16 to 4096."""
+    dims: ClassVar[Mapping[str, str | Sequence[str]]] = {}
+    """Names of the dimensions after the rows, of inputs and outputs: outputs are cut back to the caller's length along
+    dimensions that have the name of a padded one. The only padded dimension is called ``length`` by itself."""
 
     path: Path = Path()
     """The folder of the Python file; set before ``load``."""

@@ -85,6 +85,16 @@ class OnnxRuntime(Runtime):
             values[index] = self._matrix(index, values[index])
         return dict(zip(self._names, values, strict=True))
 
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        if self._session is None:
+            raise errors.Bug(_CLOSED)
+        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
+        return {
+            tensor.name: tuple(_dim_name(dim) for dim in tensor.shape)
+            for tensor in tensors
+            if _TENSOR.match(tensor.type)
+        }
+
     def close(self) -> None:
         self._session = None
         self._run = _closed
@@ -189,6 +199,11 @@ def _same_rows(session: onnxruntime.InferenceSession, maps: list[int]) -> bool:
 
 def _dims(shape: list[Any]) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in shape)
+
+
+def _dim_name(dim: Any) -> str:
+    # onnxruntime gives dimensions that have no name, or whose size it cannot infer, names like unk__7.
+    return dim if isinstance(dim, str) and not dim.startswith("unk__") else ""
 
 
 def _input_dtype(argument: Any) -> DType:

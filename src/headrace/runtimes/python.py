@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from headrace.core import errors
 from headrace.core.models import Artifact
+from headrace.core.padding import PaddingRules
 from headrace.core.requests import Parameter
 from headrace.core.tensors import Array, DType
 from headrace.runtimes import declarations, options, table
@@ -34,6 +35,7 @@ class PythonRuntime(Runtime):
         self._model = model
         self._predict: Callable[..., Any] = model.predict
         self._declared = declared
+        self._padding = declarations.padding_rules(model)
         self._samples = declarations.sample_rows(declared, model.samples)
         # Inputs that need no conversion are passed as they are.
         self._converted = {name: kind for name, kind in declared.inputs if kind.text or kind.dtype is DType.BF16}
@@ -57,6 +59,9 @@ class PythonRuntime(Runtime):
 
     def samples(self) -> Arrays | None:
         return self._samples
+
+    def padding(self) -> PaddingRules:
+        return self._padding
 
     def close(self) -> None:
         self._model.close()

@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.core import errors
 from headrace.core.models import Artifact, Signature, Slots
+from headrace.core.padding import PaddingRules
 from headrace.core.requests import Parameter
 from headrace.core.tensors import Array
 
@@ -55,6 +56,15 @@ class Runtime(Protocol):
     def samples(self) -> Arrays | None:
         """One row of example input for warm-up, or None to let the worker make zeros from the signature."""
         return None
+
+    def padding(self) -> PaddingRules:
+        """What the model itself declares about padding."""
+        return PaddingRules()
+
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names that the artifact has for all dimensions of inputs and outputs, the rows included; "" for one without.
+        Tensors may be left out."""
+        return {}
 
     def close(self) -> None:
         """Release what was loaded. Called once, after the last call has returned."""

@@ -16,6 +16,8 @@ def test_explains_batching_per_gateway(get: Any) -> None:
         "max_batch_cost": None,
         "cost": "rows",
         "max_queue_delay_ms": 0.0,
+        "padded": [],
+        "buckets": [],
     }
     assert [gateway["gateway"] for gateway in gateways] == [0, 1]
     assert gateways[1] == {

@@ -52,6 +52,9 @@ SETTINGS = st.builds(
         max_batch_cost=st.none() | POSITIVE,
         cost=st.sampled_from(["rows", "elements", "bytes"]),
         max_queue_delay_ms=st.just(0.0) | SECONDS,
+        pad=st.dictionaries(VALUES, VALUES, max_size=2),
+        buckets=st.lists(COUNTS, max_size=3).map(tuple),
+        dims=st.dictionaries(VALUES, VALUES, max_size=2),
     ),
     admission=st.builds(
         AdmissionSettings,
@@ -228,6 +231,7 @@ def other_than_default(name: str) -> DeploymentEntry:
     values = {
         "threads": 3, "isolation": "packed", "warmup": "false", "idempotent": "false", "batching.mode": "off",
         "batching.cost": "bytes", "requirements": "/r.txt", "options": "{a: b}",
+        "batching.pad": "{x: 0}", "batching.buckets": "[16, 32]", "batching.dims": "{y: tokens}",
         "lazy": "true", "follow": "rollout:champion",
     }  # fmt: skip
     value = values.get(name, 7)

@@ -139,7 +139,7 @@ WORDS = st.sampled_from(
 def value_of(key: Key) -> st.SearchStrategy[Any]:
     """Values that the reader takes for a key, in all spellings."""
     if key.kind.form is Form.LIST:
-        value: st.SearchStrategy[Any] = st.lists(TEXTS, max_size=3)
+        value: st.SearchStrategy[Any] = st.lists(COUNTS if key.kind.metavar == "N" else TEXTS, max_size=3)
     elif key.kind.form is Form.MAP:
         value = st.dictionaries(st.sampled_from(["opset", "a", "7"]), TEXTS, max_size=2)
     elif key.kind.switch:

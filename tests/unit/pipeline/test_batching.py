@@ -7,6 +7,7 @@ import pytest
 
 from headrace.core.endpoints import BatchingSettings, BatchMode
 from headrace.core.models import Signature, SlotKind, Slots
+from headrace.core.padding import PaddedInput, Padding
 from headrace.pipeline.batching import MIN_GAIN, decide
 from headrace.pipeline.latency import LatencyModel
 from tests.fakes import ROWS
@@ -51,6 +52,17 @@ def test_decisions(
     decision = decide(msgspec.convert(batching, BatchingSettings), signature, slots, latency)
     assert (decision.limit, decision.alone) == (limit, alone)
     assert any(part in decision.explanation for part in words.split("|"))
+
+
+@pytest.mark.parametrize(("mode", "said"), [("auto", True), ("always", True), ("exact", False), ("off", False)])
+def test_the_explanation_tells_what_is_padded(mode: str, said: bool) -> None:
+    padding = Padding(("tokens",), (16, 32), {"ids": PaddedInput(((0, 0),), 0)}, {})
+    signature = msgspec.structs.replace(ROWS, padding=padding)
+    settings = msgspec.convert({"mode": mode}, BatchingSettings)
+    plain, padded = (decide(settings, of, Slots(), LatencyModel()) for of in (ROWS, signature))
+    assert (padded.limit, padded.alone) == (plain.limit, plain.alone)
+    more = "; requests of tokens up to 16, 32 go together, with ids padded" if said else ""
+    assert padded.explanation == plain.explanation + more
 
 
 def test_the_gain_decides() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.core import errors
 from headrace.core.calls import Call
+from headrace.core.padding import PaddedInput, Padding
 from headrace.pipeline.queue import CallQueue, call_cost
 from tests.fakes import FakeWaiter, bound
 
@@ -109,6 +111,15 @@ def test_fail_all_ends_everything_once() -> None:
 @pytest.mark.parametrize(("unit", "expected"), [("rows", 3), ("elements", 6), ("bytes", 24)])
 def test_cost_units(unit: str, expected: float) -> None:
     assert call_cost(make(3), unit) == expected
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("rows", 3), ("elements", 3 * 8), ("bytes", 3 * 8 * 4)])
+def test_a_call_that_may_be_padded_costs_what_its_bucket_takes(unit: str, expected: float) -> None:
+    """Whoever shares its batch, the sum is not passed; ``bytes`` grow as the elements do."""
+    padding = Padding(("n",), (8,), {"x": PaddedInput(((0, 0),), 0)}, {})
+    call = make(3)
+    call.bound = msgspec.structs.replace(call.bound, padded=padding.fit(["x"], [(2,)]))
+    assert call_cost(call, unit) == expected
 
 
 def test_many_keys_cost_no_more_than_few() -> None:

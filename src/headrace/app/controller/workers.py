@@ -156,6 +156,7 @@ class Workers:
                 scratch=str(self._directory / "scratch"),
             ),
             warmup=deployment.warmup,
+            padding=deployment.batching.padding,
         )
 
     def settled(self, spec: DeploymentSpec) -> bool:
