@@ -185,7 +185,9 @@ def test_a_lone_request_is_not_padded(callers: Callers) -> None:
     assert (answer["width"].tolist(), answer["squares"].tolist()) == ([2], [[9, 16]])
 
 
-def test_what_is_padded_is_told(server: Served) -> None:
+def test_what_is_padded_is_told(server: Served, callers: Callers) -> None:
+    [answer] = callers.together([callers.ask("oip-json", "text", callers.specs("text"), texts(3))])
+    assert not isinstance(answer, Failed)
     server.wait_event(
         "BatchingExplained",
         where=lambda event: event["deployment"] == "text@1" and "up to 8, 16, 32 go together" in event["explanation"],
