@@ -16,7 +16,8 @@ class Slo(msgspec.Struct, frozen=True):
     """None: nothing is promised of it. Raises BadSettings for what can be no objective."""
 
     p99_ms: float | None = None
-    """99 % of the requests take at most so many milliseconds in the gateway, from head to answer."""
+    """99 % of the requests take at most so many milliseconds in the gateway, from head to answer; of streams to the
+    first response."""
     error_rate: float | None = None
     """At most this share of the requests fails by the deployment's fault, 0..1."""
 
