@@ -53,8 +53,8 @@ protos: $(STAMP) ## regenerate protocols/proto from the .proto files
 	$(BIN)/python scripts/generate_protos.py
 
 docs: $(STAMP) ## regenerate docs/settings.md and docs/headrace.schema.json
-	$(BIN)/python -m headrace.app.settings_docs > docs/settings.md
-	$(BIN)/python -m headrace.app.settings_schema > docs/headrace.schema.json
+	$(BIN)/python -m headrace.app.settings.docs > docs/settings.md
+	$(BIN)/python -m headrace.app.settings.schema > docs/headrace.schema.json
 
 clean: ## remove what make has built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

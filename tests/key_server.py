@@ -13,9 +13,9 @@ from typing import Any
 import uvicorn
 
 from headrace.api.app import create_app
-from headrace.app.key_access import StateKeys
-from headrace.app.key_following import KeyFollower
-from headrace.app.state_location import Location
+from headrace.app.keys.access import StateKeys
+from headrace.app.keys.following import KeyFollower
+from headrace.app.state.location import Location
 from headrace.pipeline.auth import Guard
 from tests.gateways import QuietLog
 from tests.registry_server import _Idle

@@ -17,11 +17,11 @@ import uvicorn
 from headrace.api.app import create_app
 from headrace.app.controller.state import Switch
 from headrace.app.controller.switching import move_when_ready
-from headrace.app.endpoint_manager import EndpointManager
-from headrace.app.endpoint_operations import EndpointOperations
-from headrace.app.owned_state import OwnedState
-from headrace.app.registry_state import open_registry
-from headrace.app.state_location import Location
+from headrace.app.endpoints.manager import EndpointManager
+from headrace.app.endpoints.operations import EndpointOperations
+from headrace.app.state.location import Location
+from headrace.app.state.owned_state import OwnedState
+from headrace.app.state.registry_state import open_registry
 from headrace.control.observed import Desired, Observed
 from headrace.core.models import Artifact, Format
 from headrace.core.routes import RouteTable

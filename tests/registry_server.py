@@ -69,9 +69,9 @@ class _Idle:
 
 def main(directory: Path, database: str | None, port: int) -> None:
     from headrace.api.app import create_app
-    from headrace.app import controller_address
-    from headrace.app.registry_access import OwnedRegistry
-    from headrace.app.registry_state import LEASE, Location, open_registry
+    from headrace.app.registry.access import OwnedRegistry
+    from headrace.app.state import controller_address
+    from headrace.app.state.registry_state import LEASE, Location, open_registry
     from headrace.control.registry import Registry
     from headrace.store import lease
     from headrace.store.database import open_database

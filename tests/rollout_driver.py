@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.app.answer_memory import AnswerMemory
+from headrace.app.state.answer_memory import AnswerMemory
 from headrace.control import rollout as rules
 from headrace.control import rollout_state
 from headrace.control.rollout import Command

@@ -16,8 +16,8 @@ from benchmarks.bench import Bench
 from benchmarks.dialects import oip
 from benchmarks.fleet.server import Fleet, busy_seconds, serving
 from benchmarks.load import wrk
-from headrace.app.key_state import open_issuer
-from headrace.app.state_location import Location
+from headrace.app.keys.key_state import open_issuer
+from headrace.app.state.location import Location
 from headrace.core.keys import Scope
 
 CONNECTIONS = (16, 64)

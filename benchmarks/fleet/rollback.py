@@ -21,9 +21,9 @@ from benchmarks.dialects import oip
 from benchmarks.fleet import stock
 from benchmarks.fleet.server import Fleet, serving
 from benchmarks.processes import ServerFailed
-from headrace.app.pushing import PushRequest, push
-from headrace.app.registry_state import open_registry
-from headrace.app.state_location import Location
+from headrace.app.registry.pushing import PushRequest, push
+from headrace.app.state.location import Location
+from headrace.app.state.registry_state import open_registry
 
 GATEWAYS = 2
 ROLLBACKS = 30

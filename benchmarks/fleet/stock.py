@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.dialects import Dialect, oip
-from headrace.app.pushing import Prepared, PushRequest, make_draft, prepared
-from headrace.app.registry_state import RegistryState, open_registry
-from headrace.app.state_location import Location
+from headrace.app.registry.pushing import Prepared, PushRequest, make_draft, prepared
+from headrace.app.state.location import Location
+from headrace.app.state.registry_state import RegistryState, open_registry
 from headrace.runtimes import digest
 
 _DOC_STRING = b"\x32"

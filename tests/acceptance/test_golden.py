@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app.golden_requests import ask
+from headrace.app.rollouts.golden_requests import ask
 from headrace.control.analysis.verdict import Finding
 from headrace.control.golden import GoldenReport
 from headrace.core.replicas import ReplicaState

@@ -22,8 +22,8 @@ _ROOT = str(Path(__file__).parents[2])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
-from headrace.app.pushing import PushRequest, push  # noqa: E402
-from headrace.app.registry_state import locate, open_registry  # noqa: E402
+from headrace.app.registry.pushing import PushRequest, push  # noqa: E402
+from headrace.app.state.registry_state import locate, open_registry  # noqa: E402
 from headrace.core import errors  # noqa: E402
 from tests import mlflow_server, models, registry_server  # noqa: E402
 from tests.serving import served  # noqa: E402

@@ -26,8 +26,8 @@ import yaml
 
 from headrace.app import events
 from headrace.app.saved_models import save_model
-from headrace.app.settings import ServeSettings
-from headrace.app.settings_layers import PREFIX, load_settings
+from headrace.app.settings.layers import PREFIX, load_settings
+from headrace.app.settings.serve_settings import ServeSettings
 from headrace.client import Client
 from headrace.client.example import curl
 from headrace.core import errors, names

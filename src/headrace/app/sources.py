@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import inspection, required_packages
-from headrace.app.required_packages import RequiredPackages
-from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
+from headrace.app import inspection
+from headrace.app.registry import required_packages
+from headrace.app.registry.required_packages import RequiredPackages
+from headrace.app.settings.serve_settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.core import errors, names
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import Artifact

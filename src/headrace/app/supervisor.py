@@ -25,7 +25,7 @@ from headrace.app import events, listening, orders
 from headrace.app.controller import role as controller_role
 from headrace.app.controller.role import ControllerRole
 from headrace.app.roles import GatewayRole
-from headrace.app.settings import ServeSettings
+from headrace.app.settings.serve_settings import ServeSettings
 from headrace.app.worker_process import WorkerProcess
 from headrace.backends.local import ChildProcess
 from headrace.core import errors

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import required_packages
-from headrace.app.registry_state import RegistryState
+from headrace.app.registry import required_packages
+from headrace.app.state.registry_state import RegistryState
 from headrace.backends.environments.folder import EnvironmentsFolder
 from headrace.core import errors
 from headrace.core.versions import Version

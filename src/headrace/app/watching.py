@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.app import sources
-from headrace.app.settings import ServeSettings
+from headrace.app.settings.serve_settings import ServeSettings
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 

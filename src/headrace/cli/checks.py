@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from headrace import __version__
-from headrace.app.quantities import format_size
+from headrace.app.settings.quantities import format_size
 from headrace.backends.environments import installer
 from headrace.core import errors
 from headrace.runtimes import table

@@ -52,7 +52,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be remov
 def list_environments(state: State = None, folder: Folder = None, as_json: AsJson = False) -> None:
     """List the environments that are built, oldest first, with what was asked for."""
     with reported(as_json):
-        from headrace.app.quantities import format_size
+        from headrace.app.settings.quantities import format_size
 
         opened = _folder(folder, state)
         rows = [(environment, opened.size(environment.spec.key)) for environment in opened.listing()]
@@ -103,7 +103,7 @@ def gc(
     """
     with reported(as_json):
         from headrace.app import unused_environments
-        from headrace.app.registry_state import locate, open_registry
+        from headrace.app.state.registry_state import locate, open_registry
 
         with open_registry(locate(state, database, files, os.environ)) as registry:
             removed = unused_environments.collect(registry, _folder(folder, state), dry_run=dry_run)
@@ -111,7 +111,7 @@ def gc(
 
 
 def _folder(folder: str | None, state: str | None) -> EnvironmentsFolder:
-    from headrace.app.state_directory import environments_folder
+    from headrace.app.state.directory import environments_folder
     from headrace.backends.environments.folder import EnvironmentsFolder
 
     setting = folder or os.environ.get("HEADRACE_ENVIRONMENTS__FOLDER")
@@ -119,7 +119,7 @@ def _folder(folder: str | None, state: str | None) -> EnvironmentsFolder:
 
 
 def _print_removed(removed: Removed, as_json: bool, *, dry_run: bool) -> None:
-    from headrace.app.quantities import format_size
+    from headrace.app.settings.quantities import format_size
 
     if as_json:
         return _json({"removed": removed.keys, "in_use": removed.kept, "bytes": removed.size, "dry_run": dry_run})

@@ -18,7 +18,7 @@ from headrace.cli.outcome import epilog, reported
 from headrace.core import errors
 
 if TYPE_CHECKING:
-    from headrace.app.keys_service import KeysService
+    from headrace.app.keys.keys_service import KeysService
     from headrace.core.keys import Scope
 
 GROUP_EXAMPLES = """\
@@ -61,8 +61,8 @@ NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="A key's name, 
 @contextmanager
 def _opened(state: str | None, database: str | None, server: str | None, as_json: bool) -> Iterator[KeysService]:
     with reported(as_json):
-        from headrace.app.keys_place import open_keys
-        from headrace.app.state_location import locate
+        from headrace.app.keys.keys_place import open_keys
+        from headrace.app.state.location import locate
 
         with open_keys(locate(state, database, None, os.environ), server, os.environ) as keys:
             yield keys
@@ -85,9 +85,9 @@ def bootstrap(
     From then on servers of this state ask for keys. Works on the state itself, never through a server.
     """
     with reported(as_json):
-        from headrace.app.direct_keys import moment
-        from headrace.app.key_state import open_issuer
-        from headrace.app.state_location import locate
+        from headrace.app.keys.direct_keys import moment
+        from headrace.app.keys.key_state import open_issuer
+        from headrace.app.state.location import locate
         from headrace.cli.key_views import print_issued
 
         ends = moment(_lifetime(expires))
@@ -205,7 +205,7 @@ def _lifetime(text: str | None) -> float | None:
 
 
 def _seconds(option: str, text: str) -> float:
-    from headrace.app.quantities import parse_duration
+    from headrace.app.settings.quantities import parse_duration
 
     try:
         return parse_duration(text)

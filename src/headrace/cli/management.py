@@ -45,8 +45,8 @@ Deployment = Annotated[
 def connected(server: str | None, state: str | None, as_json: bool) -> Iterator[Client]:
     """A client of the management port of ``server``, else of whoever owns the state; errors are reported."""
     with reported(as_json):
-        from headrace.app.models_place import find_controller
-        from headrace.app.state_location import locate
+        from headrace.app.registry.models_place import find_controller
+        from headrace.app.state.location import locate
         from headrace.client import Client
 
         url = find_controller(locate(state, None, None, os.environ), server, os.environ)

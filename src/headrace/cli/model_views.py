@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from headrace.app.pushing import Pushed
-from headrace.app.quantities import format_size
-from headrace.app.stored_versions import Verdict
+from headrace.app.registry.pushing import Pushed
+from headrace.app.registry.stored_versions import Verdict
+from headrace.app.settings.quantities import format_size
 from headrace.control.registry import Model, Story
 from headrace.core.versions import ModelLine, TrackedModel, TrustGrant, Version, VersionView
 from headrace.store.artifacts import Collected

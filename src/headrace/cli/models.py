@@ -18,7 +18,7 @@ from headrace.cli.outcome import ExitCode, epilog, reported
 from headrace.core import errors
 
 if TYPE_CHECKING:
-    from headrace.app.models_service import ModelsService
+    from headrace.app.registry.models_service import ModelsService
 
 GROUP_EXAMPLES = """\
 Examples:
@@ -71,8 +71,8 @@ def opened_models(
 ) -> Iterator[ModelsService]:
     """The registry, through the controller that owns it or directly; errors are reported."""
     with reported(as_json):
-        from headrace.app.models_place import open_models
-        from headrace.app.registry_state import locate
+        from headrace.app.registry.models_place import open_models
+        from headrace.app.state.registry_state import locate
 
         with open_models(locate(state, database, files, os.environ), server, os.environ) as models:
             yield models
@@ -141,7 +141,7 @@ def push(
     MLflow registry the alias is resolved to a number, and its run's metrics, parameters, tags and commit are kept.
     """
     with opened_models(state, database, files, server, as_json) as models:
-        from headrace.app.pushing import PushRequest
+        from headrace.app.registry.pushing import PushRequest
         from headrace.cli.model_views import print_pushed
         from headrace.cli.transfer_bar import transfer_bar
 
@@ -331,7 +331,7 @@ def _pairs(option: str, texts: Iterable[str] | None) -> Iterator[tuple[str, str]
 
 
 def _seconds(option: str, text: str) -> float:
-    from headrace.app.quantities import parse_duration
+    from headrace.app.settings.quantities import parse_duration
 
     try:
         return parse_duration(text)

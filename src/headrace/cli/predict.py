@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from headrace.app.quantities import parse_duration
+from headrace.app.settings.quantities import parse_duration
 from headrace.cli import prediction_inputs
 from headrace.cli.outcome import EXIT_CODES_HELP, reported
 from headrace.cli.prediction_inputs import Chunk, Source

@@ -219,7 +219,7 @@ def _absolute(version: str) -> str:
 
 
 def _seconds(option: str, text: str | None) -> float | None:
-    from headrace.app.quantities import parse_duration
+    from headrace.app.settings.quantities import parse_duration
 
     if text is None:
         return None

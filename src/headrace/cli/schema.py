@@ -20,6 +20,6 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema (2020-12) of headrace.yaml: every key with its help, default and values."""
-    from headrace.app import settings_schema
+    from headrace.app.settings import schema as settings_schema
 
     sys.stdout.write(settings_schema.document())

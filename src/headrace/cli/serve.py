@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from headrace.app import exposure
-from headrace.app.exposure import bootstrap_command
-from headrace.app.model_sources import check_sources, is_reference
-from headrace.app.settings import ServeSettings
-from headrace.app.settings_layers import load_settings, nothing_to_serve
-from headrace.app.state_location import is_named, locate_for_server
+from headrace.app.keys import exposure
+from headrace.app.keys.exposure import bootstrap_command
+from headrace.app.settings.layers import load_settings, nothing_to_serve
+from headrace.app.settings.model_sources import check_sources, is_reference
+from headrace.app.settings.serve_settings import ServeSettings
+from headrace.app.state.location import is_named, locate_for_server
 from headrace.cli.outcome import reported
 from headrace.cli.screen import make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
@@ -122,7 +122,7 @@ def _with_state(
         raise nothing_to_serve(config, Path())
     if location is not None and (named or not settings.models):
         # Imported only when there is a state to keep: the rest needs no database.
-        from headrace.app.owned_state import probe
+        from headrace.app.state.owned_state import probe
 
         if not probe(location) and not named and not settings.models:
             raise nothing_to_serve(config, Path())
@@ -130,7 +130,7 @@ def _with_state(
 
 
 def _with_registered(settings: ServeSettings, *, quiet: bool) -> ServeSettings:
-    from headrace.app.registered_models import with_registered
+    from headrace.app.registry.registered_models import with_registered
     from headrace.cli.transfer_bar import transfer_bar
 
     if settings.location is None:
@@ -154,7 +154,7 @@ def _check_exposure(settings: ServeSettings, bootstrap: str | None) -> None:
     state = settings.location
     if state is None:
         raise exposure.without_keys(*found, "any state (name one with --state)", bootstrap)
-    from headrace.app.key_state import read_ring
+    from headrace.app.keys.key_state import read_ring
 
     if not read_ring(state).keys:
         raise exposure.without_keys(*found, "the database" if state.database else str(state.directory), bootstrap)

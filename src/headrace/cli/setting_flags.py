@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.app.settings_keys import GROUPS, KEYS, Form, Key
+from headrace.app.settings.keys import GROUPS, KEYS, Form, Key
 
 
 def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,6 @@
 """Golden requests: does a new version give the answers that were recorded for it? Pure.
 
-When two answers are equal is said in ``core/comparison.py``; ``app/golden_requests.py`` asks."""
+When two answers are equal is said in ``core/comparison.py``; ``app/rollouts/golden_requests.py`` asks."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from headrace.api.app import create_app
-from headrace.app.registry_access import OwnedRegistry
-from headrace.app.registry_state import Location, RegistryState, open_registry
+from headrace.app.registry.access import OwnedRegistry
+from headrace.app.state.registry_state import Location, RegistryState, open_registry
 from headrace.core import errors
 from headrace.core.endpoints import AdmissionSettings, BatchingSettings
 from headrace.core.load import DeploymentLoad, LoadReport

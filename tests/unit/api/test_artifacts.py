@@ -11,7 +11,7 @@ import pytest
 
 from headrace.api import artifacts
 from headrace.api.registry_schema import UploadState
-from headrace.app.registry_state import Location
+from headrace.app.state.registry_state import Location
 from tests.object_servers import Bucket
 from tests.unit.api.conftest import opened
 

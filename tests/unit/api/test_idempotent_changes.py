@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from headrace.api.app import create_app
-from headrace.app import answer_memory
-from headrace.app.owned_state import OwnedState
-from headrace.app.state_location import Location
+from headrace.app.state import answer_memory
+from headrace.app.state.location import Location
+from headrace.app.state.owned_state import OwnedState
 from headrace.client.endpoints import AsyncEndpoints
 from headrace.client.management import Management
 from headrace.core import errors

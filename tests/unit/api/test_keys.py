@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.app.key_state import open_issuer
-from headrace.app.state_location import Location
+from headrace.app.keys.key_state import open_issuer
+from headrace.app.state.location import Location
 from headrace.core import errors, keys
 from headrace.core.keys import Scope
 from headrace.store.answers import Answers

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from headrace.api.app import create_app
-from headrace.app import settings_schema
+from headrace.app.settings import schema as settings_schema
 
 
 def test_the_schema_is_served(controller: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.app import inspection, sources
-from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
+from headrace.app.settings.serve_settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.core.endpoints import DeploymentSpec
 from headrace.core.models import Format

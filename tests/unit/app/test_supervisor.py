@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from headrace.app import events, orders, supervisor
-from headrace.app.settings import ServeSettings
+from headrace.app.settings.serve_settings import ServeSettings
 from headrace.app.supervisor import Supervisor
 from headrace.backends.local import ChildProcess
 from headrace.core import errors

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.app import sources, watching
-from headrace.app.settings import DeploymentSettings, ModelSource, ServeSettings
+from headrace.app.settings.serve_settings import DeploymentSettings, ModelSource, ServeSettings
 from headrace.app.watching import Change, Watcher
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from headrace.app import required_packages
+from headrace.app.registry import required_packages
 from headrace.backends.environments import requirements
 from headrace.backends.environments.folder import Environment, EnvironmentsFolder
 from headrace.cli.main import app

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace.app.key_state import read_ring
-from headrace.app.state_location import Location
+from headrace.app.keys.key_state import read_ring
+from headrace.app.state.location import Location
 from headrace.cli.main import app
 from headrace.core import errors, keys
 from headrace.core.keys import KeyRing, Principal

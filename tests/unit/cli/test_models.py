@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headrace.app import pushing
+from headrace.app.registry import pushing
 from headrace.cli.main import app
 from headrace.cli.transfer_bar import transfer_bar
 from headrace.protocols import golden_lines

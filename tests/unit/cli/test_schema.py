@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
-from headrace.app import settings_schema
+from headrace.app.settings import schema as settings_schema
 from headrace.cli.main import app
 
 

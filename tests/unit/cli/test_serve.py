@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from headrace.app import events, supervisor
-from headrace.app.settings import ServeSettings
-from headrace.app.settings_keys import KEYS, Key
+from headrace.app.settings.keys import KEYS, Key
+from headrace.app.settings.serve_settings import ServeSettings
 from headrace.cli.main import app
 from headrace.cli.serve import app as serve_app
 from headrace.core.endpoints import BatchMode, Isolation

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 import headrace
-from headrace.app.key_state import open_issuer
-from headrace.app.state_location import Location
+from headrace.app.keys.key_state import open_issuer
+from headrace.app.state.location import Location
 from headrace.client.keys import AsyncKeys
 from headrace.client.management import Management
 from headrace.core import errors

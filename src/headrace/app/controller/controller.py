@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 
-from headrace.app import exposure, kept_keys, orders, roles
+from headrace.app import orders, roles
 from headrace.app.controller.announcing import Announcements
 from headrace.app.controller.golden import GoldenAsker
+from headrace.app.controller.management import serve_management
 from headrace.app.controller.memory import Memory
 from headrace.app.controller.named_models import NamedModels
 from headrace.app.controller.role import ControllerRole
@@ -29,17 +30,17 @@ from headrace.app.controller.routing import Routing
 from headrace.app.controller.supervisor_link import SupervisorLink
 from headrace.app.controller.switching import Switches, move_when_ready
 from headrace.app.controller.workers import Workers
-from headrace.app.endpoint_manager import EndpointManager
-from headrace.app.endpoint_operations import EndpointOperations
-from headrace.app.experiment_book import ExperimentBook
-from headrace.app.experiments import Experiments
-from headrace.app.key_access import StateKeys
-from headrace.app.key_following import KeyFollower
-from headrace.app.management import serve_management
-from headrace.app.registry_access import KeptRegistry
-from headrace.app.rollouts import Rollouts
-from headrace.app.state_keeper import StateKeeper
-from headrace.app.state_location import Location, locate_for_server
+from headrace.app.endpoints.manager import EndpointManager
+from headrace.app.endpoints.operations import EndpointOperations
+from headrace.app.experiments.book import ExperimentBook
+from headrace.app.experiments.experiments import Experiments
+from headrace.app.keys import exposure, kept_keys
+from headrace.app.keys.access import StateKeys
+from headrace.app.keys.following import KeyFollower
+from headrace.app.registry.access import KeptRegistry
+from headrace.app.rollouts.rollouts import Rollouts
+from headrace.app.state.keeper import StateKeeper
+from headrace.app.state.location import Location, locate_for_server
 from headrace.control.observed import Desired, Observed
 from headrace.core.keys import NO_KEYS, KeySet
 from headrace.core.load import LoadReport

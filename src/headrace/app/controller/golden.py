@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.app import golden_requests
-from headrace.app.endpoint_manager import EndpointManager
-from headrace.app.golden_files import golden_file
-from headrace.app.state_location import Location
+from headrace.app.endpoints.manager import EndpointManager
+from headrace.app.rollouts import golden_requests
+from headrace.app.rollouts.golden_files import golden_file
+from headrace.app.state.location import Location
 from headrace.control import publish
 from headrace.control.analysis.verdict import Finding
 from headrace.control.golden import GoldenReport

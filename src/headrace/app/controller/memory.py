@@ -9,8 +9,8 @@ from headrace.app.controller.named_models import NamedModels
 from headrace.app.controller.role import ControllerRole
 from headrace.app.controller.state import ControllerState, LoadFailure
 from headrace.app.controller.switching import Switches
-from headrace.app.endpoint_manager import EndpointManager
-from headrace.app.rollouts import Rollouts
+from headrace.app.endpoints.manager import EndpointManager
+from headrace.app.rollouts.rollouts import Rollouts
 from headrace.control.observed import Desired, Observed
 
 

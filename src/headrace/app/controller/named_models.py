@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from headrace.app import events, source_copies, sources, watching
-from headrace.app.applying import records_of
 from headrace.app.controller.role import ControllerRole
-from headrace.app.endpoint_manager import EndpointManager
+from headrace.app.endpoints.applying import records_of
+from headrace.app.endpoints.manager import EndpointManager
 from headrace.app.watching import Change, Watched, Watcher
 from headrace.control.observed import Desired, Observed
 from headrace.core.endpoint_records import MANUAL, Owner, OwnerKind

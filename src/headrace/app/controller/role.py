@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.app.settings import ServeSettings
+from headrace.app.settings.serve_settings import ServeSettings
 
 
 class ControllerRole(msgspec.Struct, frozen=True):

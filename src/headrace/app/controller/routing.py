@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from headrace.app.gateway_link import GatewayServer
+from headrace.app.controller.gateway_link import GatewayServer
 from headrace.control import publish
 from headrace.control.observed import Desired, Observed
 from headrace.core.endpoints import DeploymentSpec

@@ -11,7 +11,7 @@ from pathlib import Path
 from headrace.app import events, orders, resources, source_copies
 from headrace.app.controller.role import ControllerRole
 from headrace.app.controller.routing import Routing
-from headrace.app.version_environments import VersionEnvironments
+from headrace.app.controller.version_environments import VersionEnvironments
 from headrace.backends.environments.folder import environment_of
 from headrace.control import plan as planning
 from headrace.control.observed import Desired, Observed, ObservedReplica, ObservedWorker
@@ -246,7 +246,7 @@ class Workers:
                 return self._tails.get(worker, "")
         raise errors.UnknownModel(f"there is no replica {replica!r}")
 
-    # --- what its environments say (app/version_environments.py) ---
+    # --- what its environments say (app/controller/version_environments.py) ---
 
     def _environments_in_use(self) -> set[str]:
         """Keys of what deployments want, and of what workers that drain still run in."""

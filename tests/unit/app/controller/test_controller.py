@@ -15,7 +15,7 @@ import pytest
 from headrace.app import events, orders, sources
 from headrace.app.controller.controller import Controller
 from headrace.app.controller.role import ControllerRole
-from headrace.app.settings import DeploymentSettings, EndpointSettings, ServeSettings
+from headrace.app.settings.serve_settings import DeploymentSettings, EndpointSettings, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.app.watching import Change
 from headrace.control.observed import ObservedEnvironment

@@ -4,8 +4,8 @@ import onnx
 import pytest
 
 from benchmarks.fleet import stock
-from headrace.app import settings_file
-from headrace.app.registry_state import open_registry
+from headrace.app.settings import file as settings_file
+from headrace.app.state.registry_state import open_registry
 from tests import models
 
 

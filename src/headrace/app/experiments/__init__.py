@@ -1,0 +1,1 @@
+"""Experiments while they run."""

@@ -1,0 +1,1 @@
+"""API keys: the commands, and what a server goes by."""

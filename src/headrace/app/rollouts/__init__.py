@@ -1,0 +1,1 @@
+"""Rollouts while they run."""
