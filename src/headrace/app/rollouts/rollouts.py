@@ -8,38 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
 from headrace.app import events
-from headrace.app.endpoints import applying
 from headrace.app.endpoints.manager import EndpointManager
-from headrace.app.rollouts import following, measuring
-from headrace.app.settings import file as settings_file
+from headrace.app.rollouts import measuring
+from headrace.app.rollouts.beginning import Beginning
+from headrace.app.rollouts.following import AliasFollower
 from headrace.app.state.location import Location
 from headrace.control import rollout as rules
 from headrace.control import rollout_state, rollout_traffic
 from headrace.control.analysis import verdict as verdicts
-from headrace.control.analysis.judge import judge
 from headrace.control.analysis.settings import MetricSettings
 from headrace.control.analysis.verdict import Finding, Verdict
 from headrace.control.endpoint_changes import owned_by_another
 from headrace.control.golden import GoldenReport
 from headrace.control.observed import Desired, Observed
 from headrace.control.rollout import Command, Decision, Readiness, Seen
-from headrace.control.rollout_plan import RolloutRequest, planned
+from headrace.control.rollout_plan import RolloutRequest
 from headrace.control.rollout_state import Phase
-from headrace.control.rollout_story import Rollout, StoryLine, spec_of
+from headrace.control.rollout_story import Rollout, StoryLine
 from headrace.control.trial_sums import TrialSums
-from headrace.core import errors, names
+from headrace.core import errors
 from headrace.core.answers import Answer, Answering
-from headrace.core.endpoint_records import Document, EndpointRecord, OwnerKind, entries, with_entry
-from headrace.core.endpoints import DeploymentSpec, deployment_id
+from headrace.core.endpoint_records import EndpointRecord, OwnerKind
+from headrace.core.endpoints import DeploymentSpec
 from headrace.core.load import LoadReport
 from headrace.core.replicas import ReplicaState
 from headrace.core.tallies import Measurement
@@ -88,7 +84,6 @@ class Rollouts:
         self.active: dict[str, Rollout] = {}
         """By endpoint."""
         self._manager = manager
-        self._location = location
         self._desired = desired
         self._observed = observed
         self._loads = loads
@@ -102,10 +97,10 @@ class Rollouts:
         """A command and the loop take turns."""
         self._unkept: dict[str, tuple[Rollout, str, Sequence[Answer]]] = {}
         """Ends that the state could not be told yet, by id, who ended them, and what they were answered."""
-        self._followed: set[tuple[str, str]] = set()
-        """(endpoint, reference) of rollouts that an alias began, or could not."""
         self._ended: dict[str, Rollout] = {}
         """The last one of each endpoint, for servers that keep no state."""
+        self._beginning = Beginning(manager, location)
+        self._aliases = AliasFollower(self, manager, location)
         self._log = logging.Log("headrace.controller")
 
     # --- what people ask for; what ``answering`` makes of the rollout is kept with its move ---
@@ -119,38 +114,13 @@ class Rollouts:
         manager = self._manager
         async with manager.lock:
             record = manager.require(wanted.endpoint)
-            plan = planned(wanted, settings_file.endpoint_of(record.name, record.document).settings.rollout)
-            asked = spec_of(wanted.endpoint, plan, "", "")
             self._check_free(record, take_over=wanted.take_over)
-            name, old = _chosen(record, wanted.deployment)
-            document = _with_model(record.document, name, _target(record.document, name, wanted.to))
-            after = await self._resolved(record, document)
-            new = after.deployment(after.traffic.targets[name])
-            if new is None or new.id == old.id:
-                raise errors.Conflict(f"{wanted.to} is what deployment {name!r} of {wanted.endpoint!r} serves already")
-            spec = replace(asked, old=old.id, new=new.id)
-            now = time.time()
-            first = StoryLine(now, Phase.STARTING, -1, 0.0, f"{old.version} → {new.version}, started by {who}")
-            rollout = Rollout(
-                id=f"r{secrets.token_hex(4)}",
-                endpoint=wanted.endpoint,
-                deployment=name,
-                spec=spec,
-                state=rollout_state.start(now),
-                analysis=plan.analysis,
-                judge=judge(plan.analysis, record.slo),
-                story=(first,),
-                who=who,
-                started_at=now,
-                document=after.document,
-                before=replace(record, before=None),
-            )
-            made = rollout_traffic.record_of(rollout, record, new)
+            rollout, new = await self._beginning.rollout(wanted, record, who)
             await manager.change(
-                [made],
+                [rollout_traffic.record_of(rollout, record, new)],
                 what="rollout.start",
                 who=who,
-                why=first.reason,
+                why=rollout.story[0].reason,
                 rollouts=[rollout],
                 answering=None if answering is None else lambda _: answering(rollout),
             )
@@ -167,15 +137,6 @@ class Rollouts:
             )
         if record.owner.kind in (OwnerKind.ROLLOUT, OwnerKind.EXPERIMENT) and not take_over:
             raise owned_by_another(record.name, record.owner)
-
-    async def _resolved(self, record: EndpointRecord, document: Document) -> EndpointRecord:
-        """The record with another version under the name, inspected."""
-        # What serves beside it was vouched for already.
-        text = json.dumps({"trust": record.vouched, "endpoints": {record.name: document}})
-        manager = self._manager
-        path = Path(record.owner.name) if record.owner.kind is OwnerKind.FILE else Path.cwd() / "rollout"
-        found = await applying.read(text, path, record.owner, manager.records, self._location, manager.state)
-        return next(one for one in found if one.name == record.name)
 
     async def command(
         self, endpoint: str, said: Command, *, who: str, answering: Answering[Rollout] | None = None
@@ -223,7 +184,7 @@ class Rollouts:
                 followed = time.monotonic()
                 for unkept in list(self._unkept.values()):
                     await self._keep(*unkept)
-                await self._follow_aliases()
+                await self._aliases.follow()
             for rollout in list(self.active.values()):
                 try:
                     async with self._deciding:
@@ -236,33 +197,6 @@ class Rollouts:
                         endpoint=rollout.endpoint,
                         reason=error.message,
                     )
-
-    async def _follow_aliases(self) -> None:
-        """``follow: rollout``: an alias that was moved begins a rollout, once for each version."""
-        for wish in following.wishes(self._manager.records.values()):
-            if wish.endpoint in self.active or self._manager.lock.locked():
-                continue
-            try:
-                to = await asyncio.to_thread(following.target, wish, self._location, self._manager.state)
-                if to is None or (wish.endpoint, to) in self._followed or await self._was_tried(wish, to):
-                    continue
-                self._followed.add((wish.endpoint, to))
-                request = RolloutRequest(wish.endpoint, to, deployment=wish.deployment)
-                await self.start(request, who=f"alias {wish.model}@{wish.alias}")
-            except errors.HeadraceError as error:
-                self._log.warning(
-                    "an alias could not be followed",
-                    action="follow_failed",
-                    endpoint=wish.endpoint,
-                    reason=f"{wish.model}@{wish.alias}: {error.message}",
-                )
-
-    async def _was_tried(self, wish: following.Wish, to: str) -> bool:
-        """It was rolled back or aborted: whoever wants it nevertheless says so."""
-        new = deployment_id(wish.endpoint, to.rpartition("@")[2])
-        return any(
-            r.spec.new == new and r.state.phase is not Phase.DONE for r in await self.rollouts(wish.endpoint, 20)
-        )
 
     def resume(self, rollouts: list[Rollout]) -> None:
         """Go on with what a controller before this one was doing."""
@@ -505,40 +439,3 @@ def _without_live(found: Verdict) -> Verdict:
     live = ("refusals", "rejections", "latency")
     checks = tuple(replace(c, needed=c.needed and not c.check.startswith(live)) for c in found.checks)
     return verdicts.combine(checks)
-
-
-def _chosen(record: EndpointRecord, deployment: str | None) -> tuple[str, DeploymentSpec]:
-    """The deployment to roll: the one that is named, else the only one that takes traffic."""
-    targets = record.traffic.targets
-    name = deployment
-    if name is None:
-        taking = [n for n in targets if record.traffic.policy.weights.get(n, 0.0) > 0]
-        if len(taking) != 1:
-            raise errors.BadSettings(
-                f"endpoint {record.name!r} has several deployments with traffic; say which is rolled:"
-                f" --deployment {' | '.join(taking)}"
-            )
-        name = taking[0]
-    return name, record.named(name)
-
-
-def _target(document: Document, name: str, to: str) -> str:
-    """What the new version's ``model`` is: ``8`` and ``champion`` are of the model that serves now."""
-    model = str(entries(document)[name]["model"])
-    if "@" in to or "/" in to or Path(to).exists():
-        return to if "@" in to else str(Path(to).absolute())
-    try:
-        registered, choice = names.split_reference(model)
-    except errors.BadSettings:
-        registered, choice = "", None
-    if choice is None:
-        raise errors.BadSettings(
-            f"{model} is no version of the registry, so {to!r} is none of its others; give MODEL@VERSION or a path"
-        )
-    return f"{registered}@{to}"
-
-
-def _with_model(document: Document, name: str, model: str) -> Document:
-    """The document with another model of a deployment, which brings its own version."""
-    kept = {key: value for key, value in entries(document)[name].items() if key != "version"}
-    return with_entry(document, name, kept | {"model": model})
