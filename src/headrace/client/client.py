@@ -64,16 +64,36 @@ class Client:
             management_url=management_url,
         )
         self._loop = _LoopThread()
-        self.models = Models(self._async.models, self._loop.run)
-        self.endpoints = Endpoints(self._async.endpoints, self._loop.run)
-        self.rollouts = Rollouts(self._async.rollouts, self._loop.run)
-        self.experiments = Experiments(self._async.experiments, self._loop.run)
-        self.keys = Keys(self._async.keys, self._loop.run)
         self._finalizer = weakref.finalize(self, _close, self._async, self._loop)
 
     @property
     def url(self) -> str:
         return self._async.url
+
+    # What is reached through them keeps the client alive: Client(url).models.list() is a whole program.
+
+    @property
+    def models(self) -> Models:
+        return Models(self._async.models, self._run)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints(self._async.endpoints, self._run)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        return Rollouts(self._async.rollouts, self._run)
+
+    @property
+    def experiments(self) -> Experiments:
+        return Experiments(self._async.experiments, self._run)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self._async.keys, self._run)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run(coroutine)
 
     def predict(
         self,

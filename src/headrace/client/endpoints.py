@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from headrace.client.management import Management
+from headrace.client.running import Run
 from headrace.core import errors, names
 
 _INSPECTING_S = 1800.0
 """A server inspects every model of a file before it answers."""
-
-T = TypeVar("T")
 
 
 class EndpointState(msgspec.Struct, frozen=True):
@@ -185,12 +184,6 @@ class AsyncEndpoints:
         else:  # twice the same is the same
             response = await self._management.call(method, path, body=body, headers=headers, repeatable=True)
         return msgspec.json.decode(response.content, type=EndpointState)
-
-
-class Run(Protocol):
-    """Runs a coroutine to its end."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
 
 
 class Endpoints:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from headrace.client.endpoints import Run
 from headrace.client.management import Management
+from headrace.client.running import Run
 from headrace.core.experiments import MAX_OUTCOMES, Outcome, Receipt
 
 _AT_ONCE = min(MAX_OUTCOMES, 5000)

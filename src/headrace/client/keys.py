@@ -4,18 +4,16 @@ of the state: ``headrace keys bootstrap``."""
 from __future__ import annotations
 
 import builtins
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import msgspec
 
 from headrace.client.management import Management
+from headrace.client.running import Run
 from headrace.core.key_views import IssuedKey, KeyStory, KeyView
 
 _DAY_S = 86_400.0
-
-T = TypeVar("T")
 
 
 class _Page(msgspec.Struct):
@@ -79,12 +77,6 @@ class AsyncKeys:
         """End a key by its id, or every live key of a name, now and for good. Raises UnknownKey."""
         answer = await self._management.post(f"{_path(key)}/revoke", {"why": why})
         return msgspec.json.decode(answer.content, type=_Revoked).keys
-
-
-class Run(Protocol):
-    """Runs a coroutine to its end."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
 
 
 class Keys:

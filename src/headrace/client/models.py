@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
 from headrace.client.registry import AsyncModels, Progress
+from headrace.client.running import Run
 from headrace.core.versions import AliasMove, Event, ModelLine, Registration, Version, VersionView
-
-T = TypeVar("T")
-
-
-class Run(Protocol):
-    """Runs a coroutine to its end."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
 
 
 def _ignore(what: str, count: int, total: int) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import builtins
 import math
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from headrace.client.management import Management
 from headrace.client.rollout_status import RolloutStatus
+from headrace.client.running import Run
 from headrace.core import errors
 
 LOOK_EVERY_S = 1.0
@@ -21,8 +22,6 @@ _PATIENCE_S = 60.0
 """A server that is away for longer is called away: a rollout outlives the process that drives it."""
 _STARTING_S = 1800.0
 """A server inspects a new version before it answers."""
-
-T = TypeVar("T")
 
 
 class _Listed(msgspec.Struct):
@@ -169,12 +168,6 @@ class AsyncRollouts:
                     state = f"it is in phase {looked.phase} ({looked.reason})"
                     raise errors.DeadlineExceeded(f"the rollout of {endpoint!r} goes on after {limit:g} s: {state}")
         raise errors.Bug("a rollout was followed to its end, which did not come")
-
-
-class Run(Protocol):
-    """Runs a coroutine to its end."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
 
 
 class Rollouts:

@@ -32,6 +32,16 @@ def test_predict(fake_server: Any) -> None:
         client.wait_ready()
 
 
+def test_a_client_that_nobody_keeps_lives_for_its_call(fake_server: Any) -> None:
+    assert Client("http://test", transport=fake_server().transport).models() == ["m", "team/n"]
+    models = Client("http://test", transport=fake_server().transport).models
+    gc.collect()
+    assert models() == ["m", "team/n"]
+    del models
+    gc.collect()
+    assert client_threads() == []
+
+
 def test_it_works_inside_a_running_loop(fake_server: Any) -> None:
     """As in a notebook."""
 
