@@ -15,7 +15,7 @@ import typer
 from headrace.app.keys import exposure
 from headrace.app.keys.exposure import bootstrap_command
 from headrace.app.settings.layers import load_settings, nothing_to_serve
-from headrace.app.settings.model_sources import check_sources, is_reference
+from headrace.app.settings.model_sources import check_sources, check_trust, is_reference
 from headrace.app.settings.serve_settings import ServeSettings
 from headrace.app.state.location import is_named, locate_for_server
 from headrace.cli.outcome import reported
@@ -98,6 +98,7 @@ def serve(
         if not settings.gateway.no_auth:
             _check_exposure(settings, None if for_parent is not None else bootstrap_command(state, database))
         check_sources(settings.models)
+        check_trust(settings.trust)
         orphaned = threading.Event()
         if for_parent is not None:
             threading.Thread(target=_stop_with_parent, args=[orphaned], name="parent-watch", daemon=True).start()

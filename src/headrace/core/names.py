@@ -32,11 +32,13 @@ def check_endpoint(name: str) -> str:
     """Return ``name`` when it is a legal endpoint name; raise BadSettings that says what is wrong."""
     if len(name) > MAX_ENDPOINT or not _ENDPOINT.match(name):
         raise errors.BadSettings(
-            f"endpoint name {name!r} is not valid: use letters, digits, '_', '-', '.', and '/' between parts"
+            f"endpoint name {name!r} is not valid: use ASCII letters, digits, '_', '-', '.', and '/' between parts"
             f" (at most {MAX_ENDPOINT} characters)"
         )
     if name in RESERVED_ENDPOINTS:
-        raise errors.BadSettings(f"endpoint name {name!r} is reserved; choose another, e.g. {name}-model")
+        raise errors.BadSettings(
+            f"endpoint name {name!r} is reserved for a path of a protocol; choose another, e.g. {name}-model"
+        )
     if any(part in RESERVED_SEGMENTS for part in name.split("/")[1:]):
         raise errors.BadSettings(f"endpoint name {name!r} contains a reserved path segment")
     return name

@@ -20,6 +20,7 @@ from headrace.core.endpoints import BatchMode, Isolation
 from headrace.core.keys import Signatures
 
 Served = list[ServeSettings]
+DIGEST = f"sha256:{'0a' * 32}"
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_every_flag_reaches_its_field(served: Served) -> None:
         "--host 0.0.0.0 --port 1 --management-host ::1 --management-port 2 --gateways 3 --replicas 4 --threads 5"
         " --isolation packed --max-batch-size 6 --max-queue-delay-ms 7 --batching exact --timeout 8s"
         " --replica-timeout 9 --drain 10 --drain-delay 500ms --max-body 1MiB --tls-cert c.pem --tls-key k.pem"
-        " --trust sha256:aa --trust b.pkl --no-auth --sigv4 accept-unverified --watch"
+        f" --trust {DIGEST} --trust churn.ubj --no-auth --sigv4 accept-unverified --watch"
         " --explain-batching --access-log --log-format json"
         " --log-level debug --cpu 1.5 --memory 1GiB --option a=b --option c=d=e"
     )
@@ -74,7 +75,7 @@ def test_every_flag_reaches_its_field(served: Served) -> None:
     assert deployment.batching.mode is BatchMode.EXACT
     assert (deployment.batching.max_batch_size, deployment.batching.max_queue_delay_ms) == (6, 7.0)
     assert deployment.options == {"a": "b", "c": "d=e"}
-    assert settings.trust == ("sha256:aa", "b.pkl")
+    assert settings.trust == (DIGEST, "churn.ubj")
     assert (settings.watch, settings.explain_batching) == (True, True)
     assert (settings.logs.format, settings.logs.level) == ("json", "debug")
 

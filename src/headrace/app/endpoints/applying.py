@@ -12,7 +12,7 @@ from headrace.app.endpoints.numbering import renumbered
 from headrace.app.registry.registered_models import resolved, with_registered
 from headrace.app.settings.file import parse_settings
 from headrace.app.settings.layers import settings_of_file
-from headrace.app.settings.model_sources import check_sources, is_reference
+from headrace.app.settings.model_sources import check_sources, check_trust, is_reference
 from headrace.app.settings.serve_settings import EndpointSettings, ServeSettings
 from headrace.app.sources import Candidate, Failure
 from headrace.app.state.location import Location
@@ -39,6 +39,7 @@ async def read(
     settings = settings_of_file(parse_settings(text, path))
     settings = await asyncio.to_thread(_with_registered, settings, location, state)
     check_sources(settings.models)
+    check_trust(settings.trust)
     candidates, failures = await asyncio.to_thread(sources.discover, settings)
     results = await sources.inspect(candidates, settings.trust) if candidates else []
     failures += [result for result in results if isinstance(result, Failure)]

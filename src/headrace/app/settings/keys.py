@@ -285,7 +285,13 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "Requests signed by AWS clients: refuse, or accept-unverified (the access key id is the id of a key).",
         ),
         _key(
-            "tls.cert", _G, "tls_cert", PATH, "--tls-cert", "PEM file with the certificate chain; turns TLS on.", True
+            "tls.cert",
+            _G,
+            "tls_cert",
+            PATH,
+            "--tls-cert",
+            "PEM file with the certificate chain; turns TLS on, for inference.",
+            True,
         ),
         _key("tls.key", _G, "tls_key", PATH, "--tls-key", "PEM file with the private key.", True),
         _key(
@@ -334,7 +340,14 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "Memory a replica may use; a replica that passes it is ended and restarted. Default: no limit.",
             True,
         ),
-        _key("resources.gpu", _R, "gpu", NATURAL, None, "GPUs per replica."),
+        _key(
+            "resources.gpu",
+            _R,
+            "gpu",
+            NATURAL,
+            None,
+            "GPUs per replica; kept for what places replicas on GPUs, which nothing does yet.",
+        ),
         _key(
             "follow",
             _D,

@@ -18,6 +18,7 @@ from headrace.app.settings.serve_settings import ModelSource
 from headrace.core import errors, names
 
 _PYTHON_CLASS = re.compile(r"(?P<path>.+\.py):(?P<attribute>[A-Za-z_]\w*)\Z")
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 def parse_source(text: str, *, name: str | None = None, where: str = "model") -> ModelSource:
@@ -87,6 +88,16 @@ def check_sources(sources: Iterable[ModelSource]) -> None:
                 f" name one of them, e.g. {name}-2={source.path}"
             )
         taken[name] = source.path
+
+
+def check_trust(entries: Iterable[str]) -> None:
+    """Raise BadSettings for what is neither a whole digest nor a path that exists: it would trust nothing."""
+    for entry in entries:
+        if entry.startswith("sha256:"):
+            if not _DIGEST.fullmatch(entry):
+                raise errors.BadSettings(f"trust: {entry!r} is no digest: expected sha256: and 64 hexadecimal digits")
+        elif not os.path.exists(entry):  # noqa: PTH110
+            raise errors.BadSettings(f"trust: there is no file or folder {entry!r}{_nearest(Path(entry))}")
 
 
 def _where(source: ModelSource) -> str:

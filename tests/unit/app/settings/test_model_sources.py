@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app.settings.model_sources import check_sources, endpoint_name, is_reference, parse_source, rebase
+from headrace.app.settings.model_sources import (
+    check_sources,
+    check_trust,
+    endpoint_name,
+    is_reference,
+    parse_source,
+    rebase,
+)
 from headrace.core import errors
 
 
@@ -95,3 +102,12 @@ def test_two_files_of_one_name_are_refused_with_a_way_out(tmp_path: Path) -> Non
     with pytest.raises(errors.BadSettings, match=r"would both be endpoint 'a'; name one of them, e\.g\. a-2="):
         check_sources([onnx, ubj])
     check_sources([onnx, parse_source(f"b={tmp_path / 'a.ubj'}")])
+
+
+def test_trust_in_nothing_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").touch()
+    check_trust([f"sha256:{'0a' * 32}", str(tmp_path), str(tmp_path / "model.pkl")])
+    with pytest.raises(errors.BadSettings, match="'sha256:abc' is no digest"):
+        check_trust(["sha256:abc"])
+    with pytest.raises(errors.BadSettings, match=r"there is no file or folder '.*modle.pkl'.*model.pkl"):
+        check_trust([str(tmp_path / "modle.pkl")])
