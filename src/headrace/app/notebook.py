@@ -27,6 +27,7 @@ import yaml
 from headrace.app import events
 from headrace.app.saved_models import save_model
 from headrace.app.settings.layers import PREFIX, load_settings
+from headrace.app.settings.model_sources import check_sources, endpoint_name, parse_source
 from headrace.app.settings.serve_settings import ServeSettings
 from headrace.client import Client
 from headrace.client.example import curl
@@ -40,19 +41,21 @@ _EXIT_S = 10.0
 _decode_event = msgspec.json.Decoder(events.Event).decode
 
 
-def serve(model: Any, name: str = "model", port: int = 0, *, start_timeout: float = 120.0, **settings: Any) -> Server:
+def serve(
+    model: Any, name: str | None = None, port: int = 0, *, start_timeout: float = 120.0, **settings: Any
+) -> Server:
     """Serve ``model`` on this machine and return when it answers.
 
     model           an estimator with ``predict`` (scikit-learn, XGBoost, LightGBM, …), a booster, an ONNX model,
                     a ``headrace.Model`` class or object, or the path of anything ``headrace serve`` takes
-    name            of the endpoint
+    name            of the endpoint; None: that of the file, ``model`` for an object
     port            0 takes a free one
     start_timeout   seconds until it must answer
     settings        as in ``headrace.yaml``: ``replicas=2``, ``batching={"mode": "exact"}``, ``timeout="500ms"``
 
     HEADRACE_… variables of the environment are not read: what is not given here is the default.
     Raises LoadFailed with the tail of the log when the model cannot be loaded, BadSettings for wrong settings."""
-    names.check_endpoint(name)
+    name = names.check_endpoint(_name_of(model) if name is None else name)
     for key in ("endpoints", "models"):
         if key in settings:
             raise errors.BadSettings(f"headrace.serve serves one model; for {key!r} use headrace serve and a file")
@@ -69,6 +72,15 @@ def serve(model: Any, name: str = "model", port: int = 0, *, start_timeout: floa
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return server
+
+
+def _name_of(model: Any) -> str:
+    """As ``headrace serve`` would name it. Raises BadSettings for a path where nothing is."""
+    if not isinstance(model, str | os.PathLike):
+        return "model"
+    source = parse_source(os.fspath(model), where="headrace.serve")
+    check_sources([source])
+    return endpoint_name(source)
 
 
 def _checked(config: Path) -> ServeSettings:

@@ -79,6 +79,8 @@ def test_paths_are_served_where_they_are_and_not_trusted(
     seen: list[str] = []
     monkeypatch.setattr(notebook.Server, "_start", lambda server, config, timeout: seen.append(config.read_text()))
     monkeypatch.chdir(tmp_path)
+    for name in ("pricer.py", "m.onnx"):
+        Path(name).touch()
     headrace.serve("pricer.py:Pricer").stop()
     headrace.serve(Path("m.onnx")).stop()
     assert f"model: {tmp_path}/pricer.py:Pricer" in seen[0]
@@ -105,3 +107,13 @@ def test_lines_are_events_or_the_error_that_ended_it() -> None:
         '{"type": "Unknown"}',
     ]
     assert list(notebook._events(io.StringIO("\n".join(lines)))) == [stopped, "port: wrong"]
+
+
+def test_a_path_has_the_name_that_the_command_gives_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(notebook.Server, "_start", lambda server, config, timeout: None)
+    (tmp_path / "iris.onnx").touch()
+    for path, name in ((tmp_path / "iris.onnx", None), (str(tmp_path / "iris.onnx"), "flowers")):
+        with headrace.serve(path, name) as server:
+            assert server.name == (name or "iris")
+    with pytest.raises(errors.BadSettings, match=r"there is no file or folder '.*/irs.onnx'.*iris.onnx"):
+        headrace.serve(tmp_path / "irs.onnx")

@@ -552,7 +552,7 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
     ),
     "Logs": (
-        _key("access_log", _G, "access_log", SWITCH, "--access-log", "Log one line per request."),
+        _key("access_log", _G, "access_log", SWITCH, "--access-log", "Log one line per inference request."),
         _key(
             "logs.format",
             _L,
