@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SEGFAULT, EXIT, RAISE, ALLOCATE, HANG, SYSTEM_EXIT = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0
+SEGFAULT, EXIT, RAISE, ALLOCATE, HANG, SYSTEM_EXIT, PANIC = -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0
 """Inputs of ``SABOTEUR`` and what they make it do."""
 
 SABOTEUR = """\
@@ -20,6 +20,10 @@ import time
 import headrace
 
 RAN = os.environ.get("RAN")
+
+
+class Panic(BaseException):
+    pass
 
 
 class Saboteur(headrace.Model):
@@ -40,6 +44,8 @@ class Saboteur(headrace.Model):
             time.sleep(1000)
         if -6.0 in values:
             sys.exit("minus six")
+        if -7.0 in values:
+            raise Panic("minus seven")
         time.sleep(sleep_ms / 1e3)
         return {"y": x * 2}
 """

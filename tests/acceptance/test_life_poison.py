@@ -23,8 +23,9 @@ CULPRIT = 500
         (saboteurs.ALLOCATE, ("--memory", "2GiB"), "ran out of memory", "", 0),
         (saboteurs.RAISE, (), "minus three is not welcome", "", 0),
         (saboteurs.SYSTEM_EXIT, (), "SystemExit: minus six", "", 0),
+        (saboteurs.PANIC, (), "Panic: minus seven", "", 0),
     ],
-    ids=["segfault", "exit", "hang", "memory", "raise", "sys.exit"],
+    ids=["segfault", "exit", "hang", "memory", "raise", "sys.exit", "panic"],
 )
 def test_one_bad_request_in_a_thousand(
     tmp_path: Path, worst: float, flags: tuple[str, ...], error: str, death: str, most_restarts: int

@@ -20,8 +20,9 @@ from headrace.runtimes.runtime import Arrays, Runtime
 
 _CARRIED = frozenset(dtype for dtype in NUMPY_DTYPES.values() if dtype != np.dtype(object))
 
-Raised = (Exception, SystemExit)
-"""What a model may raise and only its caller hears of: ``sys.exit()`` in a model ends a request, not the worker."""
+Raised = BaseException
+"""What a model may raise and only its caller hears of: everything. ``sys.exit()``, a cancelled task or the panic of an
+extension ends a request, not the worker. A KeyboardInterrupt is the model's own too: workers ignore SIGINT."""
 
 
 class Computed(msgspec.Struct, gc=False):
@@ -166,8 +167,15 @@ def failure(index: int, error: BaseException) -> CallFailure:
     if isinstance(error, MemoryError):
         return CallFailure(index, errors.ModelRaised.code, "the model ran out of memory (MemoryError)")
     where = _place(error)
-    text = str(error) or "no message"
+    text = _text(error)
     return CallFailure(index, errors.ModelRaised.code, f"the model raised {type(error).__name__}: {text[:2000]}{where}")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error) or "no message"
+    except Raised as broken:  # it is the model's class
+        return f"no message, its __str__ raised {type(broken).__name__}"
 
 
 def _place(error: BaseException) -> str:

@@ -244,11 +244,10 @@ class Worker:
         started = time.monotonic_ns()
         for slot, waiting in enumerate(group):
             self._page.begin(slot, started, waiting.connection.id, waiting.head.batch, rows)
-        try:
-            self._compute(runtime, group, started, gone)
-        finally:
-            for slot in range(len(group)):
-                self._page.end(slot)
+        self._compute(runtime, group, started, gone)
+        # Not in a `finally`: what ends the process here must stay on the page, or the batch would be run for ever.
+        for slot in range(len(group)):
+            self._page.end(slot)
 
     def _take_group(self) -> list[Waiting]:
         """The oldest waiting batch, joined with those of other gateways that fit it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -134,6 +135,31 @@ def test_memory_error_is_named() -> None:
         raise MemoryError
 
     assert "ran out of memory" in run(Model(predict), [1]).failures[0].message
+
+
+class Panic(BaseException):
+    """As extensions raise it: not an Exception."""
+
+
+class Mute(Exception):
+    """Cannot even be printed."""
+
+    def __str__(self) -> str:
+        raise Panic
+
+
+@pytest.mark.parametrize("error", [Panic, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, Mute])
+@pytest.mark.parametrize("rows", [[1], [1, 1, 1]], ids=["alone", "in a batch"])
+def test_whatever_a_model_raises_ends_its_own_call_only(error: type[BaseException], rows: list[int]) -> None:
+    def predict(x: Any) -> Any:
+        if (x == len(rows) - 1).any():
+            raise error
+        return {"y": x}
+
+    computed = run(Model(predict), rows)
+    assert [f.index for f in computed.failures] == [len(rows) - 1]
+    assert f"the model raised {error.__name__}: no message" in computed.failures[0].message
+    assert len(computed.outputs.get("y", ())) == len(rows) - 1
 
 
 def test_long_messages_are_cut() -> None:

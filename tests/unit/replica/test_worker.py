@@ -195,6 +195,35 @@ def test_model_that_ends_the_process(tmp_path: Path, trigger: str, code: int) ->
     scenario(test)
 
 
+def test_an_exception_that_ends_the_worker_leaves_its_batch_among_the_computed(tmp_path: Path) -> None:
+    """Else it would count as one that only waited, and be given to the next worker without end."""
+    body = """
+def load(self):
+    from headrace.replica import execution
+    def broken(*args, **kwargs):
+        time.sleep(0.3)
+        raise RuntimeError("a defect of the worker")
+    execution.run_batch = broken
+
+def predict(self, x: headrace.Float32[1]) -> {"y": headrace.Float32[1]}:
+    return {"y": x}
+"""
+
+    async def test() -> None:
+        async with running(tmp_path, python_model(tmp_path, body)) as process:
+            await process.ready()
+            gateway = Gateway()
+            handle = await process.connect(gateway)
+            culprit = handle.submit([call(1)], 0.0, 1, idempotent=True)
+            await computing(process)
+            waiting = handle.submit([call(2)], 0.0, 1, idempotent=True)
+            assert await process.exit_code() == 1
+            assert await asyncio.wait_for(gateway.deaths.get(), 10.0) == ([culprit], [waiting])
+            assert "a defect of the worker" in process.log()
+
+    scenario(test)
+
+
 def test_supervisor_gone_ends_the_worker_even_when_it_hangs(tmp_path: Path) -> None:
     async def test() -> None:
         async with running(tmp_path, echo(tmp_path, hang_on=13)) as process:
