@@ -107,7 +107,7 @@ class CallQueue:
             return False
         if call.deadline <= now + service:
             self.expired += 1
-            call.fail(errors.DeadlineExceeded(f"waited {(now - call.enqueued) * 1e3:.0f} ms in the queue"))
+            call.fail(errors.DeadlineExceeded(_late(call, now)))
             return False
         return True
 
@@ -139,6 +139,14 @@ class CallQueue:
                 call.fail(error)
         self._groups.clear()
         self._order.clear()
+
+
+def _late(call: Call, now: float) -> str:
+    waited = f"{(now - call.enqueued) * 1e3:.0f} ms"
+    if not call.sent:
+        return f"waited {waited} in the queue"
+    # Which part of it the replica took is not known: it died.
+    return f"no answer after {waited}: replica {call.replica} died before it answered, and no other had time to"
 
 
 def call_cost(call: Call, unit: str) -> float:

@@ -50,6 +50,19 @@ def test_calls_that_would_be_late_when_computed_are_dropped_with_their_waiting_t
     assert (queue.expired, queue.abandoned) == (1, 0)
 
 
+def test_a_call_that_was_sent_before_it_was_late_is_not_told_that_it_waited_in_the_queue() -> None:
+    queue = CallQueue()
+    call = make(deadline=1.4)
+    queue.push(call)
+    assert take(queue, now=0.5) == [call]
+    call.sent, call.replica = 0.5, "m@1#0"
+    queue.push_front([call])
+    assert take(queue, now=2.0) == []
+    assert isinstance(call.error, errors.DeadlineExceeded)
+    assert "2000 ms: replica m@1#0 died before it answered" in call.error.message
+    assert "queue" not in call.error.message
+
+
 def test_abandoned_calls_are_dropped_and_counted() -> None:
     queue = CallQueue()
     gone, stays = make(), make()
