@@ -189,6 +189,14 @@ class FakeReplica:
     def cancel(self, number: int) -> None:
         self.cancelled.append(number)
 
+    def fail_all(self, error: errors.HeadraceError) -> None:
+        batches, self.batches = list(self.batches.values()), {}
+        sinks, self.streams = list(self.streams.values()), {}
+        for call in (call for batch in batches for call in batch.calls):
+            call.fail(error)
+        for sink in sinks:
+            sink.ended(error, 0.0)
+
     def close(self) -> None:
         self.alive = False
         self.closed = True

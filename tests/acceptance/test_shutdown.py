@@ -224,19 +224,51 @@ def test_open_streams_without_work_hold_nothing_up(tmp_path: Path) -> None:
 
 
 def test_a_model_that_never_ends_is_bounded_by_drain(tmp_path: Path) -> None:
+    """What was accepted and cannot be finished, computed or waiting, is answered all the same, and it is said."""
     model = saboteurs.write(tmp_path, saboteurs.SABOTEUR)
     trace = tmp_path / "ran"
     with served(model, "--drain", "1s", directory=tmp_path / "run", environment={"RAN": str(trace)}) as server:
         leftovers = Leftovers(server)
         answers: list[Answer] = []
-        caller = started(lambda: answers.append(post(server.address, INFER, infer_body(saboteurs.HANG))))
+        refusals: list[tuple[grpc.StatusCode, str]] = []
+
+        def over_grpc() -> None:
+            with grpc_calls.stub(server.address) as stub:
+                call = stub.ModelInfer.future(grpc_calls.request("m", 1.0))
+                refusals.append((call.code(), call.details()))
+
+        callers = [started(lambda: answers.append(post(server.address, INFER, infer_body(saboteurs.HANG))))]
         eventually(lambda: saboteurs.HANG in saboteurs.ran(trace))
+        callers.append(started(lambda: answers.append(post(server.address, INFER, infer_body(1.0)))))
+        callers.append(started(over_grpc))
+        eventually(lambda: in_flight(server) == 3)
         began = time.monotonic()
         assert server.stop(timeout=30) == 0
         assert 1.0 < time.monotonic() - began < 15
-        caller.join(30)
-        assert answers[0].status in (0, 500, 503)
+        for caller in callers:
+            caller.join(30)
+        assert [answer.status for answer in answers] == [503, 503]
+        assert all("the server is shutting down" in answer.document["error"] for answer in answers)
+        assert [code for code, _ in refusals] == [grpc.StatusCode.UNAVAILABLE]
+        assert "the server is shutting down" in refusals[0][1]
+        assert server.wait_event("RequestsCut")["requests"] == 3
         assert leftovers.none()
+
+
+def test_a_stream_that_never_ends_is_told_when_drain_is_over(tmp_path: Path) -> None:
+    model = models.build("python-stream", tmp_path / "model")
+    source = model.read_text().replace("yield word", "yield word; time.sleep(1000)")
+    model.write_text(f"import time\n{source}")
+    with served(model, "--drain", "1s", directory=tmp_path / "run") as server:
+        url, body = f"{server.url}/v2/models/counter/generate_stream", {"prompt": "a b c", "times": 5}
+        with httpx.stream("POST", url, json=body, timeout=60) as response:
+            lines = (line for line in response.iter_lines() if line)
+            assert "error" not in next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            (last,) = lines
+        assert "the server is shutting down" in json.loads(last.removeprefix("data: "))["error"]
+        assert server.process.wait(30) == 0
+        assert server.wait_event("RequestsCut")["requests"] == 1
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

@@ -113,6 +113,12 @@ class Draining(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
+class RequestsCut(msgspec.Struct, frozen=True, tag=True):
+    """The time to drain was over: so many accepted requests were answered with an error (503, UNAVAILABLE)."""
+
+    requests: int
+
+
 class Stopped(msgspec.Struct, frozen=True, tag=True):
     exit_code: int
 
@@ -131,5 +137,6 @@ Event = (
     | RolloutMoved
     | BatchingExplained
     | Draining
+    | RequestsCut
     | Stopped
 )

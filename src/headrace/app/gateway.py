@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 
 from headrace.app import last_bytes, listening, roles, serving
+from headrace.core import errors
 from headrace.gateway.gauges import Gauges
 from headrace.gateway.http import InferenceApp
 from headrace.gateway.offload import Offload
@@ -35,6 +36,9 @@ from headrace.telemetry.recording import RequestRecorder
 _PR_SET_PDEATHSIG = 1
 _TICK_S = 0.01
 _FLUSH_EVERY = 20
+_LAST_ANSWERS_S = 1.0
+"""After the time to drain: what was cut gets this long to leave, before h2corn closes what is still open."""
+_CUT = "the server is shutting down and its time to finish requests (--drain) is over; send it again elsewhere"
 _GRPC_PATHS = ("/inference.GRPCInferenceService/*", "/grpc.health.v1.Health/*")
 
 
@@ -92,6 +96,7 @@ class Gateway:
         held = await self._drain(server) if stopping in done else []
         await served
         await last_bytes.let_go(held)
+        self._tell_cut()
         following.cancel()
         self._services.records.flush()
         self._logs.close()
@@ -102,14 +107,26 @@ class Gateway:
         """Not ready → wait for balancers to notice → no new connections → finish what was accepted.
 
         The supervisor ends the arrival of connections after the delay, for all gateways at once; every answer carries
-        ``Connection: close`` meanwhile, so what is still open when h2corn closes idle connections is idle indeed."""
+        ``Connection: close`` meanwhile, so what is still open when h2corn closes idle connections is idle indeed. What
+        is not finished in time is answered with an error."""
         self._services.draining = True
         self._recorder.set_draining(True)
         await asyncio.sleep(self._role.settings.drain_delay_s + listening.LINGER_S)
         self._services.closing.set()
         held = last_bytes.hold(self._services.last_clients)
         server.shutdown()
+        asyncio.get_running_loop().call_later(self._role.settings.drain_s, self._cut)
         return held
+
+    def _cut(self) -> None:
+        error = self._services.records.cut = errors.NotReady(_CUT)
+        self._services.router.shut(error)
+
+    def _tell_cut(self) -> None:
+        """For the supervisor, which reads it when this process has ended."""
+        cut = self._services.records.cut_requests
+        if cut:
+            roles.cut_file(self._role.directory, self._role.index).write_text(str(cut))
 
     def _tick(self) -> None:
         """The one coarse timer: deadlines every tick, bulk work now and then."""
@@ -148,7 +165,7 @@ def server_config(settings: GatewaySettings, fd: int) -> h2corn.Config:
         max_request_body_size=0,
         request_policies=grpc,
         timeout_request_body_idle=settings.body_idle_s,
-        timeout_graceful_shutdown=settings.drain_s,
+        timeout_graceful_shutdown=settings.drain_s + _LAST_ANSWERS_S,
         max_concurrent_streams=1024,
     )
 

@@ -26,3 +26,8 @@ def control_socket(directory: str) -> Path:
 
 def metrics_directory(directory: str) -> Path:
     return Path(directory) / "metrics"
+
+
+def cut_file(directory: str, index: int) -> Path:
+    """Where a gateway leaves how many requests it cut when its time to drain was over; absent: none."""
+    return Path(directory) / f"gateway-{index}.cut"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.app import events, listening, orders
+from headrace.app import events, listening, orders, roles
 from headrace.app.controller import role as controller_role
 from headrace.app.controller.role import ControllerRole
 from headrace.app.roles import GatewayRole
@@ -154,6 +154,7 @@ class Supervisor:
         self._inference.close()
         budget = listening.LINGER_S + settings.drain_s + _CHILD_EXIT_S
         await self._wait_for([g.ended for g in gateways], budget)
+        self._tell_cut()
         for worker in self._workers.values():
             worker.ask_to_stop()
         if self._controller is not None:
@@ -162,6 +163,14 @@ class Supervisor:
         if self._controller is not None:
             ends.append(self._controller.ended)
         await self._wait_for(ends, _CHILD_EXIT_S)
+
+    def _tell_cut(self) -> None:
+        cut = 0
+        for index in self._gateways:
+            with contextlib.suppress(FileNotFoundError):
+                cut += int(roles.cut_file(str(self._directory), index).read_text())
+        if cut:
+            self._on_event(events.RequestsCut(cut))
 
     @staticmethod
     async def _wait_for(futures: list[asyncio.Future[int]], timeout: float) -> None:  # noqa: ASYNC109 - a budget
@@ -221,6 +230,8 @@ class Supervisor:
         )
         path = self._directory / f"gateway-{index}.json"
         path.write_bytes(msgspec.json.encode(role))
+        # A runtime directory that is kept may have that of an earlier server.
+        roles.cut_file(role.directory, index).unlink(missing_ok=True)
         self._gateways[index] = ChildProcess(
             f"gateway-{index}",
             self._python("headrace.app.gateway", str(path)),

@@ -77,6 +77,9 @@ def one_line(event: events.Event) -> str:
             return f"batching {event.deployment}: {event.explanation}"
         case events.Draining():
             return f"stopping: up to {event.seconds:g} s to finish accepted requests (a second Ctrl-C stops at once)"
+        case events.RequestsCut():
+            requests = "1 request was" if event.requests == 1 else f"{event.requests} requests were"
+            return f"the time to drain (--drain) was over: {requests} cut, answered with 503"
         case events.Stopped():
             return f"stopped with exit code {event.exit_code}" if event.exit_code else "stopped"
         case _:

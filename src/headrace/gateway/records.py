@@ -26,6 +26,10 @@ class Records:
         self._recorder = recorder
         self._observers = (recorder.observe, *observers)
         self._ring: list[RequestRecord] = []
+        self.cut: HeadraceError | None = None
+        """The error that ends what is unanswered when the time to drain is over."""
+        self.cut_requests = 0
+        """Requests that ended with it."""
 
     def record(self, record: RequestRecord) -> None:
         """Keep one record until the next flush; full means dropped and counted."""
@@ -39,6 +43,8 @@ class Records:
         self, exchange: Exchange | None, protocol: str, failure: HeadraceError | None, request_id: str, started: float
     ) -> None:
         """Record a request that has ended; ``exchange`` is None when it failed before it had a deployment."""
+        if failure is not None and failure is self.cut:
+            self.cut_requests += 1
         if exchange is not None:
             self.record(chain.record(exchange, failure))
             deployment = exchange.deployment

@@ -107,6 +107,8 @@ class Deployment:
         self._aside: Replica | None = None
         self.closed = False
         """It left the route table and has finished: what comes now belongs to its successor."""
+        self._shut: errors.NotReady | None = None
+        """Told to whatever still comes after ``shut``."""
         self._trusted = True
         self._last_finished = clock()
         self._flush_scheduled = False
@@ -157,6 +159,8 @@ class Deployment:
     def signature(self) -> Signature:
         """Raises NotReady, with the reason, while nothing has loaded."""
         signature = self.route.signature
+        if signature is None and self._shut is not None:
+            raise self._shut
         if signature is None and self.route.lazy and not self.route.failed:
             raise self._dormant()
         if signature is None:
@@ -177,6 +181,8 @@ class Deployment:
         return not (self.queue.count or self._suspects or any(r.outstanding for r in self.replicas))
 
     def add_replica(self, replica: Replica) -> None:
+        if self._shut is not None:
+            return
         self.replicas.append(replica)
         self._decide()
         self.flush()
@@ -199,6 +205,15 @@ class Deployment:
         self._end_hopeless()
         self._wake_waiters()
 
+    def shut(self, error: errors.NotReady) -> None:
+        """The gateway ends: end with ``error`` what waits and what is being computed, refuse with it what comes."""
+        self._shut = error
+        for replica in self.replicas:
+            replica.fail_all(error)
+        self.replicas = []
+        self._end_hopeless()
+        self._wake_waiters()
+
     def _end_hopeless(self) -> None:
         """End what waits when no replica will ever come for it."""
         error = None if self.replicas else self._hopeless()
@@ -209,6 +224,8 @@ class Deployment:
             self._suspects.popleft().fail(error)
 
     def _hopeless(self) -> errors.HeadraceError | None:
+        if self._shut is not None:
+            return self._shut
         model = f"model {self.endpoint!r} version {self.route.version}"
         if self.closed:
             return errors.NotReady(f"{model} is no longer deployed; send the request again")
@@ -255,7 +272,7 @@ class Deployment:
 
     def enqueue(self, call: Call) -> None:
         """Let an admitted call wait for a replica."""
-        if self.closed:
+        if self.closed or self._shut is not None:
             # A later piece of a large request: nobody sweeps this deployment any more.
             call.fail(self._hopeless() or errors.Bug("a closed deployment has no reason"))
             return

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from headrace.core.calls import Batch, Call, ChunkSink
+from headrace.core.errors import HeadraceError
 from headrace.core.fallbacks import FallbackKind
 from headrace.core.models import Signature
 from headrace.core.requests import InferenceRequest, InferenceResponse, RequestRecord
@@ -45,6 +46,10 @@ class Replica(Protocol):
 
     def withdraw(self, number: int, calls: list[int]) -> None:
         """Nobody waits for these calls (indices) of a batch any more; they need not be computed. It is answered."""
+        ...
+
+    def fail_all(self, error: HeadraceError) -> None:
+        """End every call and stream that it computes or holds; what it still answers is dropped."""
         ...
 
     def close(self) -> None: ...

@@ -96,6 +96,7 @@ class Router:
         self._draw = draw
         self._clock = clock
         self._leaving: list[Deployment] = []
+        self._shut = False
 
     def find(
         self,
@@ -151,8 +152,8 @@ class Router:
         return [d for e in self.endpoints.values() for d in e.deployments.values()] + self._leaving
 
     def apply(self, table: RouteTable) -> bool:
-        """Take a newer table over; False when it is not newer."""
-        if (table.epoch, table.version) <= (self._epoch, self.table_version):
+        """Take a newer table over; False when it is not newer, or after ``shut``."""
+        if self._shut or (table.epoch, table.version) <= (self._epoch, self.table_version):
             return False
         self._epoch, self.table_version = table.epoch, table.version
         named = {e.name: e for e in table.endpoints}
@@ -166,6 +167,13 @@ class Router:
                 endpoint = self.endpoints[name] = Endpoint(name, Mirrors(self._draw, self._clock))
             self._apply_endpoint(endpoint, route, table.gateways)
         return True
+
+    def shut(self, error: errors.NotReady) -> None:
+        """The gateway ends: what has no answer yet, and what still comes, is answered with ``error``. No table is
+        followed any more."""
+        self._shut = True
+        for deployment in self.deployments():
+            deployment.shut(error)
 
     def _apply_endpoint(self, endpoint: Endpoint, route: EndpointRoute, gateways: int) -> None:
         wanted = {d.version: d for d in route.deployments}

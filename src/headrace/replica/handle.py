@@ -240,6 +240,16 @@ class ReplicaHandle:
             sink.ended(errors.ReplicaDied(f"replica {self.id} died while it streamed"), 0.0)
         self._listener.died(self, computing, waiting)
 
+    def fail_all(self, error: errors.HeadraceError) -> None:
+        """End every call and stream in flight with ``error``; what the worker still answers to them is dropped."""
+        batches, self.batches = list(self.batches.values()), {}
+        sinks, self.streams = list(self.streams.values()), {}
+        for batch in batches:
+            for call in batch.calls:
+                call.fail(error)
+        for sink in sinks:
+            sink.ended(error, 0.0)
+
     def close(self) -> None:
         """Close both connections without reporting a loss."""
         self.alive = False

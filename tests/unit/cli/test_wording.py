@@ -56,6 +56,8 @@ EVENTS: list[tuple[events.Event, str]] = [
     ),
     (events.BatchingExplained("fraud@1", "limit 64: it pays"), "batching fraud@1: limit 64: it pays"),
     (events.Draining(30.0), "stopping: up to 30 s to finish accepted requests (a second Ctrl-C stops at once)"),
+    (events.RequestsCut(1), "the time to drain (--drain) was over: 1 request was cut, answered with 503"),
+    (events.RequestsCut(3), "the time to drain (--drain) was over: 3 requests were cut, answered with 503"),
     (events.Stopped(0), "stopped"),
     (events.Stopped(1), "stopped with exit code 1"),
 ]

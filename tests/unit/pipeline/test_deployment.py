@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
@@ -718,3 +719,42 @@ def test_calls_that_are_over_are_withdrawn_from_batches_that_wait() -> None:
     replica.answer()
     replica.answer()
     assert answered(stays)
+
+
+# --- the end of the gateway ---
+
+
+def test_shut_ends_what_waits_and_what_is_computed_with_one_error() -> None:
+    world = World(batching=BatchingSettings(max_batch_size=1))
+    replica = world.replica()
+    computing = world.call()
+    world.run()
+    waiting = world.call()
+    world.run()
+    gone = errors.NotReady("the server is shutting down")
+    world.deployment.shut(gone)
+    assert computing.error is gone
+    assert waiting.error is gone
+    assert not replica.batches
+    assert world.deployment.idle
+    with pytest.raises(errors.NotReady, match="shutting down"):
+        world.deployment.admit(1, 4, world.clock(), world.clock() + 1.0)
+    piece = world.call()
+    assert piece.error is gone, "a later piece of a large request"
+    world.replica()
+    assert not world.deployment.ready, "a replica that connects again is given nothing"
+
+
+def test_shut_ends_who_waits_for_a_model_to_load() -> None:
+    world = World(signature=None, lazy=True)
+    gone = errors.NotReady("the server is shutting down")
+
+    async def test() -> None:
+        waiter = world.deployment.loaded()
+        world.deployment.shut(gone)
+        assert waiter.done()
+
+    asyncio.run(test())
+    with pytest.raises(errors.NotReady) as refused:
+        _ = world.deployment.signature
+    assert refused.value is gone

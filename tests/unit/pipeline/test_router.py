@@ -179,3 +179,16 @@ def test_an_endpoint_that_comes_back_is_a_new_deployment() -> None:
     following.apply(route_table(2))
     following.apply(route_table(3, m=[V1]))
     assert following.find("m", "") is not before
+
+
+def test_shut_reaches_every_deployment_and_follows_no_table_any_more() -> None:
+    world = World()
+    router = world.router()
+    router.apply(route_table(1, a=[deployment_route()], b=[deployment_route(id="b@1")]))
+    gone = errors.NotReady("the server is shutting down")
+    router.shut(gone)
+    for name in ("a", "b"):
+        with pytest.raises(errors.NotReady, match="shutting down"):
+            router.find(name, "").admit(1, 4, 0.0, 1.0)
+    assert not router.apply(route_table(2, a=[deployment_route()], c=[deployment_route()]))
+    assert "c" not in router.endpoints

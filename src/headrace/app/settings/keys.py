@@ -489,7 +489,14 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             None,
             "A stream whose reader takes nothing for this long is cancelled.",
         ),
-        _key("drain", _G, "drain_s", TIME_OR_ZERO, "--drain", "At the end: time to finish the accepted requests."),
+        _key(
+            "drain",
+            _G,
+            "drain_s",
+            TIME_OR_ZERO,
+            "--drain",
+            "At the end: time to finish the accepted requests; the others are answered 503 then.",
+        ),
         _key(
             "drain_delay",
             _G,
