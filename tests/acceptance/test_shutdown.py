@@ -84,6 +84,7 @@ def test_the_end_under_load(tmp_path: Path, gateways: int, number: signal.Signal
             server.wait_event("Draining")
             # Balancers see it and stop sending; who still comes is answered, on a connection that then closes.
             eventually(lambda: httpx.get(f"{server.url}/v2/health/ready").status_code == 503, timeout=0.9)
+            eventually(lambda: httpx.get(f"{server.management_url}/readyz").status_code == 503, timeout=0.9)
             answer = post(server.address, INFER, infer_body(1.0))
             assert answer.status == 200
             assert answer.headers["connection"] == "close"

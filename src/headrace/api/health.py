@@ -26,8 +26,9 @@ def router(view: ControllerView) -> APIRouter:
         responses=problems.described(503),
     )
     async def ready(request: Request) -> Readiness | Response:
-        """503 names the deployments that are not ready, and why."""
-        if view.ready():
+        """503 names the deployments that are not ready, and why, or says that the server is shutting down."""
+        draining = any(load.draining for load in view.loads())
+        if view.ready() and not draining:
             return Readiness(ready=True)
         waiting = {
             deployment.id: deployment.reason or "not ready"
@@ -36,6 +37,8 @@ def router(view: ControllerView) -> APIRouter:
             if not deployment.ready
         }
         detail = "; ".join(f"{name}: {reason}" for name, reason in waiting.items()) or "nothing is served yet"
+        if draining:
+            detail = "the server is shutting down; it still answers, send new requests elsewhere"
         return problems.response(
             503,
             detail,

@@ -111,6 +111,7 @@ class Gateway:
         is not finished in time is answered with an error."""
         self._services.draining = True
         self._recorder.set_draining(True)
+        self._services.report_now()
         await asyncio.sleep(self._role.settings.drain_delay_s + listening.LINGER_S)
         self._services.closing.set()
         held = last_bytes.hold(self._services.last_clients)

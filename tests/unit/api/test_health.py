@@ -36,3 +36,12 @@ def test_not_ready_before_anything_is_routed(get: Any, controller: Any) -> None:
     controller.is_ready = False
     controller.table = msgspec.structs.replace(controller.table, endpoints=())
     assert get("/readyz").json()["detail"] == "nothing is served yet"
+
+
+def test_not_ready_while_a_gateway_drains(get: Any, controller: Any) -> None:
+    first, second = controller.reports
+    controller.reports = [first, msgspec.structs.replace(second, draining=True)]
+    answer = get("/readyz")
+    assert answer.status_code == 503
+    assert "shutting down" in answer.json()["detail"]
+    assert get("/healthz").status_code == 200
