@@ -129,11 +129,13 @@ class InferenceApp:
                 ends = None if given is None else started + parse_timeout_ms(given)
                 begin = partial(self._begin, match.path, codec, headers, started, request_id)
                 exchange = await waking.begun(services, dormant, ends, begin)
+            self._heed_head(exchange, match.path, headers)
             body = await bodies.read_pieces(services, receive, headers)
             while True:
                 if exchange.deployment.closed:
                     # The version left while its request came in: the one that took over answers.
                     exchange = self._begin(match.path, codec, headers, started, request_id)
+                    self._heed_head(exchange, match.path, headers)
                 exchange.bytes_in = len(body)
                 if len(body) <= services.settings.offload_bytes and b"inference-header-content-length" not in headers:
                     exchange.body = body
@@ -182,22 +184,28 @@ class InferenceApp:
             self._finish(codec.NAME, exchange, failure, request_id, started, size)
 
     def _begin(self, match: Match, codec: RestCodec, headers: Headers, started: float, request_id: str) -> Exchange:
-        """The head stage: who asks, endpoint, readiness, size, deadline; the body is still unread."""
+        """The head stage: who asks, endpoint, readiness; the body is still unread."""
         services = self._services
         caller = services.guard.identify(headers)
         caller.check_predict(match.model)
         deployment = services.router.find(match.model, match.version, headers, caller=caller.name)
-        given = headers.get(b"x-request-timeout-ms")
-        timeout = deployment.route.timeout_s if given is None else parse_timeout_ms(given)
-        exchange = Exchange(deployment, codec, codec.NAME, started, started + timeout, request_id)
+        deadline = started + deployment.route.timeout_s
+        exchange = Exchange(deployment, codec, codec.NAME, started, deadline, request_id)
         exchange.caller = caller.name
-        if given is not None:
-            exchange.explicit_deadline = True
         if deployment.fallback or deployment.note is not None:
             exchange.pinned = fallback.pinned(match.version, headers)
-        if exchange.signature.streaming:
-            _check_streaming(deployment, match.operation)
         return exchange
+
+    @staticmethod
+    def _heed_head(exchange: Exchange, match: Match, headers: Headers) -> None:
+        """The rest of the head stage. Apart from ``_begin``, so that what is refused here is recorded with its model.
+        Raises InvalidInput or Unsupported."""
+        given = headers.get(b"x-request-timeout-ms")
+        if given is not None:
+            exchange.deadline = exchange.started + parse_timeout_ms(given)
+            exchange.explicit_deadline = True
+        if exchange.signature.streaming:
+            _check_streaming(exchange.deployment, match.operation)
 
     async def _choose_by_body(
         self, exchange: Exchange, match: Match, dialect: Dialect, headers: Headers, body: bytes | Pieces

@@ -320,6 +320,7 @@ def test_malformed_timeouts_are_refused(tmp_path: Path, value: str) -> None:
         assert answer.status_code == 400
         assert "X-Request-Timeout-Ms" in answer.json()["error"]
         assert len(gateway.outcomes()) == 1
+        assert [(record.model, record.version) for record in gateway.seen] == [("m", "1")]
 
     run(tmp_path, test)
 
