@@ -207,6 +207,9 @@ def _predictions(
         try:
             prediction = client.infer(model, chunk.inputs, version, parameters)
         except errors.HeadraceError as error:
+            if isinstance(error, errors.Unsupported) and "stream" in error.message:
+                # The server names its routes; whoever is here has a flag.
+                error.message = f"{error.message}; with this command: --stream"
             if chunk.first:
                 error.message = f"in the request that begins with row {chunk.first}: {error.message}"
             raise

@@ -129,6 +129,16 @@ def test_errors_in_later_requests_say_where(server: Any) -> None:
     assert "in the request that begins with row 2: input 'amount' row 1: expected a number" in result.stderr
 
 
+def test_a_model_that_streams_names_the_flag(server: Any) -> None:
+    refusal = b'{"error": "model \'chat\' answers with a stream: use generate_stream"}'
+    server.rules.append(
+        lambda request: httpx.Response(501, content=refusal) if request.url.path.endswith("/infer") else None
+    )
+    result = invoke("fraud", "-d", DATA)
+    assert result.exit_code == 2, result.output
+    assert "answers with a stream: use generate_stream; with this command: --stream" in result.stderr
+
+
 @pytest.mark.parametrize(("status", "code"), [(503, 3), (429, 3), (504, 3), (500, 1), (400, 2)])
 def test_exit_codes_of_failures(server: Any, status: int, code: int) -> None:
     server.rules.append(
