@@ -51,6 +51,11 @@ def check_version(version: str) -> str:
     return version
 
 
+def version_order(version: str) -> tuple[int, int, str]:
+    """Sorts versions as people do: words by letters, then numbers by value."""
+    return (1, int(version), "") if version.isdigit() else (0, 0, version)
+
+
 def check_deployment(name: str) -> str:
     """Return ``name`` when it is a legal name of a deployment; raise BadSettings otherwise."""
     if not _VERSION.match(name):

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.core import errors
 from headrace.core.keys import Principal
+from headrace.core.names import version_order
 from headrace.gateway.services import Services
 from headrace.pipeline.deployment import Deployment
 from headrace.protocols.kserve_v1 import VersionStatus
@@ -46,7 +47,7 @@ class ServerState:
         """Deployed versions, those that take traffic last (clients read the last one as the default)."""
         endpoint = self._services.router.endpoints[name]
         taking = {d.route.version for d in endpoint.choices}
-        return sorted(endpoint.deployments, key=lambda v: (v in taking, _natural(v)))
+        return sorted(endpoint.deployments, key=lambda v: (v in taking, version_order(v)))
 
     def names(self, caller: Principal) -> list[str]:
         """The endpoints that the caller may know of."""
@@ -57,7 +58,7 @@ class ServerState:
         return [
             (name, version)
             for name in self.names(caller)
-            for version in sorted(self._services.router.endpoints[name].deployments, key=_natural)
+            for version in sorted(self._services.router.endpoints[name].deployments, key=version_order)
         ]
 
     def version_states(self, name: str) -> list[VersionStatus]:
@@ -94,7 +95,3 @@ def _index_state(deployment: Deployment) -> tuple[str, str]:
         return "READY", ""
     reason = deployment.route.reason
     return ("UNAVAILABLE", reason) if reason else ("LOADING", "")
-
-
-def _natural(version: str) -> tuple[int, int, str]:
-    return (1, int(version), "") if version.isdigit() else (0, 0, version)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from headrace.core import errors
+from headrace.core.names import version_order
 from headrace.core.requests import InferenceRequest
 from headrace.core.routes import DeploymentRoute, EndpointRoute, RouteTable
 from headrace.core.trials import TrialTally
@@ -77,9 +78,8 @@ class Endpoint:
         """Raises UnknownModel."""
         found = self.deployments.get(version)
         if found is None:
-            raise errors.UnknownModel(
-                f"model {self.name!r} has no version {version!r}; deployed: {sorted(self.deployments)}"
-            )
+            deployed = ", ".join(sorted(self.deployments, key=version_order))
+            raise errors.UnknownModel(f"model {self.name!r} has no version {version!r}; deployed: {deployed}")
         return found
 
 

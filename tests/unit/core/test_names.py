@@ -90,3 +90,7 @@ def test_legal_aliases(alias: str) -> None:
 def test_illegal_aliases(alias: str) -> None:
     with pytest.raises(errors.BadSettings, match="alias"):
         names.check_alias(alias)
+
+
+def test_versions_sort_by_number() -> None:
+    assert sorted(["10", "3", "b", "1", "a"], key=names.version_order) == ["a", "b", "1", "3", "10"]

@@ -44,7 +44,7 @@ def test_find_by_endpoint_and_by_version() -> None:
     following.apply(two({"m@1": 1.0}))
     assert following.find("m", "").route.id == "m@1"
     assert following.find("m", "2").route.id == "m@2"
-    with pytest.raises(errors.UnknownModel, match=r"no version '3'; deployed: \['1', '2'\]"):
+    with pytest.raises(errors.UnknownModel, match=r"no version '3'; deployed: 1, 2"):
         following.find("m", "3")
     with pytest.raises(errors.UnknownModel, match="model 'n' not found; this server has: m"):
         following.find("n", "")
@@ -60,6 +60,14 @@ def test_unknown_names_list_what_there_is_but_not_endlessly() -> None:
     following.apply(route_table(2, m=[V1], **{f"e{i:02}": [V1] for i in range(20)}))
     with pytest.raises(errors.UnknownModel, match="and 11 more"):
         following.find("nope", "")
+
+
+def test_an_unknown_version_lists_those_there_are_in_numeric_order() -> None:
+    _, following = router()
+    versions = ("10", "3", "beta", "1")
+    following.apply(route_table(1, m=[deployment_route(id=f"m@{v}", version=v) for v in versions]))
+    with pytest.raises(errors.UnknownModel, match=r"no version '9'; deployed: beta, 1, 3, 10$"):
+        following.find("m", "9")
 
 
 @pytest.mark.parametrize(
