@@ -35,13 +35,14 @@ def check_size(services: Services, headers: Headers) -> int:
     return size
 
 
-def _check_limits(services: Services, size: int, reserved: int = 0) -> None:
-    """``reserved`` bytes of these are held for this body already."""
+def _check_limits(services: Services, size: int, reserved: int = 0, *, partial: bool = False) -> None:
+    """``reserved`` bytes of these are held for this body already; ``partial``: more of it may follow."""
     limit = services.settings.max_body_bytes
     if size > limit:
         services.records.refused("", "", Refusal.BODY_TOO_LARGE)
+        has = f"more than {limit}" if partial else str(size)
         raise errors.PayloadTooLarge(
-            f"the body has {size} bytes, this server accepts {limit} (--max-body); send fewer rows per request"
+            f"the body has {has} bytes, this server accepts {limit} (--max-body); send fewer rows per request"
         )
     _check_budget(services, size, reserved)
 
@@ -121,7 +122,7 @@ async def _read_rest(services: Services, receive: Receive, first: bytes, announc
                 _append(parts, part)
                 size += len(part)
                 if size > reserved:
-                    _check_limits(services, size, reserved)
+                    _check_limits(services, size, reserved, partial=True)
                     services.held_bytes += size - reserved
                     reserved = size
             if not message.get("more_body"):

@@ -105,4 +105,6 @@ def _inflate(name: str, bits: int, data: bytes, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> errors.PayloadTooLarge:
-    return errors.PayloadTooLarge(f"the decompressed body is larger than the limit of {limit} bytes")
+    return errors.PayloadTooLarge(
+        f"the decompressed body is larger than the limit of {limit} bytes (--max-body); send fewer rows per request"
+    )

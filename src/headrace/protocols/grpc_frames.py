@@ -74,7 +74,8 @@ class FrameReader:
             raise errors.InvalidInput("a compressed gRPC message came without a grpc-encoding header")
         if size > self._limit:
             raise errors.PayloadTooLarge(
-                f"a gRPC message of {size} bytes is larger than the limit of {self._limit} bytes"
+                f"a gRPC message of {size} bytes is larger than the limit of {self._limit} bytes (--max-body);"
+                " send fewer rows per request"
             )
 
     def _open(self, flag: int, message: bytes) -> bytes:
