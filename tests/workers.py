@@ -133,7 +133,9 @@ class RunningWorker:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, *artifacts: Artifact, warmup: bool = False) -> AsyncIterator[RunningWorker]:
+async def running(
+    directory: Path, *artifacts: Artifact, warmup: bool = False, memory: int | None = None
+) -> AsyncIterator[RunningWorker]:
     """A worker with one replica per artifact, ended afterwards."""
     mine, theirs = socket.socketpair()
     spec = WorkerSpec(
@@ -150,6 +152,7 @@ async def running(directory: Path, *artifacts: Artifact, warmup: bool = False) -
         status_path=str(directory / "w.status"),
         token=TOKEN,
         supervisor_fd=theirs.fileno(),
+        memory=memory,
     )
     path = directory / "w.json"
     path.write_bytes(msgspec.json.encode(spec))

@@ -106,6 +106,15 @@ class Wide(headrace.Model):
         return {"y": x * 2}
 """
 
+IDENTITY = """\
+import headrace
+
+
+class Identity(headrace.Model):
+    def predict(self, x: headrace.Float32[-1]) -> {"y": headrace.Float32[-1]}:
+        return {"y": x}
+"""
+
 ONE_AT_A_TIME = '''\
 import os
 import time

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 
 from tests import models
@@ -83,6 +86,37 @@ def test_an_allocation_that_the_limit_refuses(tmp_path: Path) -> None:
         assert "the model ran out of memory" in answer.message
         assert output(ask(server.address, "m", 3.0).document) == [6.0]
         assert pids(server, "replica.worker") == workers
+
+
+def test_requests_that_do_not_fit_together_in_memory(tmp_path: Path) -> None:
+    """Neither their frames nor their batch: whoever cannot be computed is told so, and nobody waits for a deadline."""
+    model = saboteurs.write(tmp_path, saboteurs.IDENTITY)
+    flags = ("--memory", "130MiB", "--timeout", "15s", "--max-queue-delay-ms", "1s")
+    with served(model, *flags, directory=tmp_path / "run") as server:
+        url = f"{server.url}/v2/models/m/infer"
+        started = time.monotonic()
+        with ThreadPoolExecutor(6) as pool:
+            answers = [a.result() for a in [pool.submit(wide, url, number) for number in range(6)]]
+        assert time.monotonic() - started < 15
+        for number, answer in enumerate(answers):
+            if answer.status_code == 200:
+                assert answer.content.endswith(np.full(4, number, np.float32).tobytes())
+            else:
+                assert answer.status_code == 500
+                assert "memory" in answer.json()["error"] or "replicas died 2 times" in answer.json()["error"]
+        assert wide(url, 7).status_code == 200
+        server.stop()
+        server.wait_event("Stopped")
+        restarts = [event["reason"] for event in server.events if event["type"] == "ReplicaRestarted"]
+        assert all(reason.startswith("out of memory") for reason in restarts)
+
+
+def wide(url: str, value: float) -> httpx.Response:
+    """Ask with 16 MB, as bytes both ways."""
+    raw = np.full((1, 4_000_000), value, np.float32).tobytes()
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4_000_000], "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return httpx.post(url, content=head + raw, headers={"Inference-Header-Content-Length": str(len(head))}, timeout=60)
 
 
 def test_a_model_that_does_not_fit_says_so(tmp_path: Path) -> None:

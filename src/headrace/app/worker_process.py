@@ -18,7 +18,7 @@ from headrace.backends.local import ChildProcess
 from headrace.core.replicas import ReplicaState
 from headrace.replica import messages, status_page
 from headrace.replica.connection import Connection
-from headrace.replica.spec import WorkerSpec
+from headrace.replica.spec import OUT_OF_MEMORY_EXIT, WorkerSpec
 
 _STATES = {
     messages.LOADING: ReplicaState.LOADING,
@@ -176,6 +176,9 @@ class WorkerProcess:
         if self.process.kill_reason:
             kind = self.process.kill_reason.partition(":")[0].replace(" ", "_")
             return (kind if kind in ("hang", "out_of_memory") else "signal"), self.process.kill_reason
+        if code == OUT_OF_MEMORY_EXIT:
+            limit = "" if self.order.memory is None else f", the limit is {self.order.memory >> 20} MiB"
+            return "out_of_memory", f"out of memory: the worker could not allocate{limit}"
         if code >= 0:
             return "exit", f"the process exited with code {code}"
         if code == -9 and resources.oom_kills() > self._oom_kills:

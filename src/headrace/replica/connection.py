@@ -15,6 +15,24 @@ _READ_SIZE = 256 * 1024
 _SMALL = 64 * 1024
 
 
+def _new_buffer(size: int) -> bytearray:
+    return bytearray(size)
+
+
+class _Unread:
+    """A frame that is read and thrown away but for its beginning, which holds its head."""
+
+    def __init__(self, length: int) -> None:
+        self.length = self.left = length
+        self.kept = bytearray()
+
+    def add(self, data: bytes | memoryview) -> None:
+        self.left -= len(data)
+        kept, size = self.kept, messages.HEADER.size
+        if len(kept) < size or len(kept) < size + messages.HEADER.unpack_from(kept)[4]:
+            kept += data
+
+
 class Connection:
     """Reads happen on one thread; sends may come from any thread and are whole frames."""
 
@@ -31,9 +49,11 @@ class Connection:
         self._pending = bytearray()
         self._large: bytearray | None = None
         self._filled = 0
+        self._unread: _Unread | None = None
 
     def read_frames(self) -> list[messages.Frame] | None:
-        """Every complete frame that can be read without waiting; None when the peer is gone.
+        """Every complete frame that can be read without waiting; None when the peer is gone. A large frame that there
+        is no memory for comes without its payload (``Frame.unread``).
 
         Raises BadFrame when the bytes are not this protocol."""
         frames: list[messages.Frame] = []
@@ -46,7 +66,7 @@ class Connection:
                     return frames
                 continue
             try:
-                data = self.sock.recv(_READ_SIZE)
+                data = self.sock.recv(_READ_SIZE if self._unread is None else min(_READ_SIZE, self._unread.left))
             except BlockingIOError:
                 return frames
             except OSError:
@@ -54,6 +74,9 @@ class Connection:
             if not data:
                 self.closed = True
                 return frames or None
+            if self._unread is not None:
+                self._skip(self._unread, data, frames)
+                continue
             self._split(data, frames)
             if len(data) < _READ_SIZE and self._large is None:
                 return frames
@@ -77,6 +100,24 @@ class Connection:
             self._large = None
         return True
 
+    def _begin_large(self, length: int, start: memoryview) -> None:
+        """The first bytes of a large frame have come."""
+        try:
+            self._large = _new_buffer(length)
+        except MemoryError:
+            # The peer sends it all the same, and waits for an answer: its head tells which.
+            self._unread = _Unread(length)
+            self._unread.add(start)
+            return
+        self._large[: len(start)] = start
+        self._filled = len(start)
+
+    def _skip(self, unread: _Unread, data: bytes, frames: list[messages.Frame]) -> None:
+        unread.add(data)
+        if not unread.left:
+            self._unread = None
+            frames.append(messages.parse_head(memoryview(unread.kept), unread.length))
+
     def _split(self, data: bytes, frames: list[messages.Frame]) -> None:
         pending = self._pending
         if not pending and len(data) >= 4 and messages.frame_length(data) == len(data):
@@ -95,9 +136,7 @@ class Connection:
                 if length > self.max_frame:
                     raise messages.BadFrame(f"a frame of {length} bytes, at most {self.max_frame} are expected")
                 if length > _SMALL:
-                    self._large = bytearray(length)
-                    self._large[: end - at] = buffer[at:end]
-                    self._filled = end - at
+                    self._begin_large(length, memoryview(buffer)[at:end])
                     at = end
                 break
             frames.append(messages.parse(memoryview(bytes(buffer[at : at + length]))))

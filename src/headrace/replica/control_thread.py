@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -18,11 +19,19 @@ import msgspec
 from headrace.replica import messages, streams
 from headrace.replica.connection import Connection
 from headrace.replica.messages import Frame
-from headrace.replica.spec import WorkerSpec
+from headrace.replica.spec import OUT_OF_MEMORY_EXIT, WorkerSpec
 
 _HELLO_TIMEOUT_S = 5.0
 _HELLO_SIZE = 4096
 """Bytes of a frame from a peer that has not shown its token yet."""
+
+
+def last_words(error: BaseException) -> int:
+    """Tell what ends this worker; its exit code."""
+    with contextlib.suppress(MemoryError):
+        traceback.print_exception(error)
+        sys.stderr.flush()
+    return OUT_OF_MEMORY_EXIT if isinstance(error, MemoryError) else 1
 
 
 class ControlThread(threading.Thread):
@@ -60,11 +69,9 @@ class ControlThread(threading.Thread):
     def run(self) -> None:
         try:
             self._serve()
-        except BaseException:
+        except BaseException as error:
             # Without this thread nobody would see the supervisor end, nor a gateway come: better a new worker.
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
+            os._exit(last_words(error))
 
     def _serve(self) -> None:
         while True:

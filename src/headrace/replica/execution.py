@@ -69,7 +69,11 @@ def run_others(
     failures = [failure(index, errors.Cancelled()) for index in range(len(rows)) if index in gone]
     if not kept:
         return Computed({}, failures, 0)
-    parts = {name: np.concatenate([a[ends[i] - rows[i] : ends[i]] for i in kept]) for name, a in inputs.items()}
+    try:
+        parts = {name: np.concatenate([a[ends[i] - rows[i] : ends[i]] for i in kept]) for name, a in inputs.items()}
+    except MemoryError as error:
+        failures += [failure(index, error) for index in kept]
+        return Computed({}, sorted(failures, key=lambda f: f.index), 0)
     computed = run_batch(runtime, parts, [rows[i] for i in kept], parameters, idempotent=idempotent)
     failures += [CallFailure(kept[f.index], f.code, f.message) for f in computed.failures]
     return Computed(computed.outputs, sorted(failures, key=lambda f: f.index), computed.compute)
@@ -108,6 +112,8 @@ def _one_by_one(
     except (KeyError, ValueError) as error:
         lie = errors.BadModelOutput(f"outputs of calls of one batch do not fit together: {error}")
         return Computed({}, [failure(i, lie) for i in range(len(rows))], time.monotonic_ns() - started)
+    except MemoryError as error:
+        return Computed({}, [failure(i, error) for i in range(len(rows))], time.monotonic_ns() - started)
     return Computed(joined, failures, time.monotonic_ns() - started)
 
 

@@ -233,8 +233,9 @@ class ReplicaHandle:
             computing, waiting = batches, []
         else:
             mine = {r.batch for r in running if r.connection == self.connection_id}
-            computing = [b for b in batches if b.id in mine]
-            waiting = [b for b in batches if b.id not in mine]
+            every = status_page.EVERY_BATCH in mine
+            computing = [b for b in batches if every or b.id in mine]
+            waiting = [b for b in batches if not every and b.id not in mine]
         sinks, self.streams = list(self.streams.values()), {}
         for sink in sinks:
             sink.ended(errors.ReplicaDied(f"replica {self.id} died while it streamed"), 0.0)

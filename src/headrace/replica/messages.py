@@ -205,6 +205,8 @@ class Frame(msgspec.Struct, gc=False):
     payload: Any
     received: int = 0
     """Monotonic nanoseconds, set by readers that need it."""
+    unread: int = 0
+    """Bytes of a frame that there was no memory for: its payload is empty. 0: the frame is whole."""
 
 
 class BadFrame(Exception):
@@ -219,6 +221,15 @@ def parse(buffer: memoryview) -> Frame:
     if payload > len(buffer):
         raise BadFrame(f"head of {head_size} bytes in a frame of {len(buffer)}")
     return Frame(kind, flags, replica, buffer[HEADER.size : head_end], buffer[payload:])
+
+
+def parse_head(buffer: memoryview, length: int) -> Frame:
+    """The head of a frame of ``length`` bytes, from its first bytes, when nobody has kept its payload."""
+    _, kind, flags, replica, head_size = HEADER.unpack_from(buffer)
+    head_end = HEADER.size + head_size
+    if head_end > len(buffer):
+        raise BadFrame(f"head of {head_size} bytes in a frame of {length}")
+    return Frame(kind, flags, replica, buffer[HEADER.size : head_end], b"", unread=length)
 
 
 def frame_length(buffer: bytes | bytearray | memoryview, at: int = 0) -> int:

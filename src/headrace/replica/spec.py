@@ -8,6 +8,9 @@ from headrace.core.models import Artifact
 from headrace.core.padding import PaddingRules
 from headrace.runtimes.runtime import LoadOptions
 
+OUT_OF_MEMORY_EXIT = 112
+"""Exit code of a worker that an allocation of its own, outside the model, has failed in."""
+
 
 class ReplicaSpec(msgspec.Struct, frozen=True):
     """One replica to load into this worker."""

@@ -27,6 +27,9 @@ _ENTRY = struct.Struct("<III")
 SIZE = 16 * 1024
 SLOTS = (SIZE - _PREFIX.size) // _SLOT.size
 
+EVERY_BATCH = 0
+"""In place of the number of a batch: whatever its connection has sent and has no answer to."""
+
 
 class Running(msgspec.Struct, frozen=True):
     """A batch that is being computed. ``since`` is CLOCK_MONOTONIC, nanoseconds; ``rows`` counts everything that is

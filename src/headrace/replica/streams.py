@@ -64,16 +64,24 @@ class StreamPool:
             self._early.discard(key)
             self._started[connection.id] = head.batch
             self._running[key] = call
-        executor.submit(self._run, call)
+        try:
+            executor.submit(self._run, call)
+        except RuntimeError as error:
+            # The executor keeps what it could not start a thread for.
+            call.cancel()
+            with self._lock:
+                self._running.pop(key, None)
+            raise errors.RuntimeFailed(f"the replica has no thread for this request: {error}") from error
 
     def _run(self, call: ConcurrentCall) -> None:
         with self._lock:
             slot = self._free_slots.pop() if self._free_slots else SLOTS
         try:
             call.run(Activity(self._page, slot, call))
-        except Exception as error:
+        except execution.Raised as error:
             # The boundary of a thread: the call's own errors were answered inside run().
             sys.stderr.write(f"a concurrent call ended with {type(error).__name__}: {error}\n")
+            call.connection.send([refusal(call.head, error, stream=call.stream)])
         finally:
             self._page.end(slot)
             with self._lock:
@@ -144,7 +152,7 @@ class ConcurrentCall:
         self.head = head
         self.runtime = runtime
         self._inputs = inputs
-        self._stream = stream
+        self.stream = stream
         self._credit = head.credit
         self._cancelled = cancelled
         self._changed = threading.Condition()
@@ -160,7 +168,7 @@ class ConcurrentCall:
             self._changed.notify()
 
     def run(self, activity: Activity) -> None:
-        if self._stream:
+        if self.stream:
             self._run_stream(activity)
         else:
             self._run_single(activity)
@@ -175,7 +183,7 @@ class ConcurrentCall:
         )
         try:
             heads, parts = pack(self.runtime, computed.outputs, self.head.tensors)
-        except errors.HeadraceError as error:
+        except (errors.HeadraceError, MemoryError) as error:
             heads, parts = [], []
             computed.failures = [execution.failure(index, error) for index in range(len(self.head.rows))]
         took = time.monotonic_ns() - started
@@ -228,6 +236,14 @@ class ConcurrentCall:
         head = messages.ChunkHead(self.head.batch, heads)
         if not self.connection.send([messages.frame(messages.CHUNK, head, messages.total_bytes(heads)), *parts]):
             raise errors.Cancelled("the gateway went away")
+
+
+def refusal(head: RunHead, error: BaseException, *, stream: bool) -> bytes:
+    """The frame that ends a RUN, all of whose calls failed."""
+    failures = [execution.failure(index, error) for index in range(len(head.rows))]
+    if stream:
+        return messages.frame(messages.END, messages.EndHead(head.batch, failures[0].code, failures[0].message, 0))
+    return messages.frame(messages.RESULT, messages.ResultHead(head.batch, [], failures, 0, 0, 0, 0))
 
 
 def pack(

@@ -28,10 +28,10 @@ from headrace.core import errors
 from headrace.core.models import LoadedModel, SlotKind
 from headrace.replica import execution, messages, ragged, scheduling, streams, tensors_on_wire
 from headrace.replica.connection import Connection
-from headrace.replica.control_thread import ControlThread
+from headrace.replica.control_thread import ControlThread, last_words
 from headrace.replica.messages import Frame, RunHead
 from headrace.replica.spec import WorkerSpec
-from headrace.replica.status_page import StatusPageWriter
+from headrace.replica.status_page import EVERY_BATCH, StatusPageWriter
 from headrace.replica.waiting import Waiting, compatible, join, padded_to, split, withdrawn
 from headrace.replica.warm_up import warm_up
 from headrace.runtimes import digest, padding, table
@@ -70,10 +70,20 @@ class Worker:
             self._load(index)
         while not self._control.stopping.is_set():
             # One look at the sockets per batch: what arrived while the model ran can join the next one.
-            self._gather(0.0 if self._waiting else None)
+            try:
+                self._gather(0.0 if self._waiting else None)
+            except BaseException:
+                self._blame_all()
+                raise
             if self._waiting:
                 self._run_next()
         self._close()
+
+    def _blame_all(self) -> None:
+        """This process ends outside the model, and which request it is about is not known, perhaps one that was read by
+        half: leave all of them on the page, so that none can do it again and again."""
+        for slot, connection in enumerate(list(self._data.values())[: streams.FIRST_SLOT]):
+            self._page.begin(slot, time.monotonic_ns(), connection.id, EVERY_BATCH)
 
     def _close(self) -> None:
         """Let every model release what it took. One that still computes in a thread is left as it is."""
@@ -206,6 +216,17 @@ class Worker:
             not_loaded = errors.NotReady("this replica has not loaded")
             self._fail(connection, head, not_loaded)
             return
+        try:
+            self._begin(connection, frame, head, runtime)
+        except (MemoryError, errors.RuntimeFailed) as error:
+            connection.send([streams.refusal(head, error, stream=bool(frame.flags & messages.STREAM))])
+
+    def _begin(self, connection: Connection, frame: Frame, head: RunHead, runtime: Runtime) -> None:
+        if frame.unread:
+            raise errors.RuntimeFailed(
+                f"the replica ran out of memory: it has no room for a batch of {frame.unread >> 20} MiB; send smaller"
+                " requests, or give the model more memory"
+            )
         if head.ragged is not None:
             blocks = ragged.unpack(head, head.ragged, frame.payload)
             self._wait(Waiting(connection, frame, head, [], blocks=blocks))
@@ -223,10 +244,8 @@ class Worker:
             waiting.withdrawn = self._early.pop((waiting.connection.id, waiting.head.batch), waiting.withdrawn)
 
     @staticmethod
-    def _fail(connection: Connection, head: RunHead, error: errors.HeadraceError) -> None:
-        failures = [execution.failure(i, error) for i in range(len(head.rows))]
-        result = messages.ResultHead(head.batch, [], failures, 0, 0, 0, 0)
-        connection.send([messages.frame(messages.RESULT, result)])
+    def _fail(connection: Connection, head: RunHead, error: Exception) -> None:
+        connection.send([streams.refusal(head, error, stream=False)])
 
     # --- batches ---
 
@@ -273,7 +292,18 @@ class Worker:
     def _compute(self, runtime: Runtime, group: list[Waiting], started: int, gone: Collection[int]) -> None:
         head = group[0].head
         sizes = padded_to(group) if head.ragged is not None else ()
-        inputs = join(group, sizes)
+        try:
+            inputs = join(group, sizes)
+        except MemoryError as error:
+            if len(group) == 1:
+                self._fail(group[0].connection, head, error)
+                return
+            inputs = None
+        if inputs is None:
+            # There is no memory for a copy of all of them; one alone needs none, or a smaller one.
+            for waiting in group:
+                self._compute(runtime, [waiting], started, withdrawn([waiting]))
+            return
         rows = [count for waiting in group for count in waiting.head.rows]
         idempotent = all(w.head.idempotent for w in group)
         if gone:
@@ -296,7 +326,7 @@ class Worker:
     ) -> None:
         try:
             heads, parts = streams.pack(runtime, computed.outputs, waiting.head.tensors)
-        except errors.HeadraceError as error:
+        except (errors.HeadraceError, MemoryError) as error:
             self._fail(waiting.connection, waiting.head, error)
             return
         result = messages.ResultHead(
@@ -330,9 +360,8 @@ def main(arguments: list[str]) -> int:
     code = 0
     try:
         Worker(spec).run()
-    except BaseException:
-        traceback.print_exc()
-        code = 1
+    except BaseException as error:
+        code = last_words(error)
     # Frameworks' own threads and atexit hooks have hung exits before; nothing is left to save.
     with contextlib.suppress(OSError, ValueError):  # the model may have closed them
         sys.stdout.flush()

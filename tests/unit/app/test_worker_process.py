@@ -20,7 +20,7 @@ from headrace.backends.environments.folder import EnvironmentsFolder
 from headrace.core.models import Artifact
 from headrace.core.replicas import ReplicaState
 from headrace.replica import messages
-from headrace.replica.spec import ReplicaSpec
+from headrace.replica.spec import OUT_OF_MEMORY_EXIT, ReplicaSpec
 from headrace.runtimes import needs, trust
 from headrace.runtimes.runtime import LoadOptions
 from tests import workers
@@ -224,6 +224,19 @@ def test_model_that_hangs_while_warming_up_is_seen(tmp_path: Path) -> None:
             await until(lambda: worker_process.status_page.read(path), pause=0.005)
             seen.worker.watch(time.monotonic_ns() + 6_000_000_000)
             assert (await seen.exit()).reason == "hang"
+
+    scenario(test)
+
+
+def test_worker_whose_own_allocation_failed(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = python_model(
+            tmp_path, f"def load(self): os._exit({OUT_OF_MEMORY_EXIT})\ndef predict(self, x): return x"
+        )
+        async with supervised(tmp_path, model, memory=1 << 30) as seen:
+            gone = await seen.exit()
+            assert gone.reason == "out_of_memory"
+            assert gone.detail == "out of memory: the worker could not allocate, the limit is 1024 MiB"
 
     scenario(test)
 

@@ -79,6 +79,50 @@ def test_huge_frame_is_read_into_one_buffer(pair: tuple[socket.socket, Connectio
     assert told(found) == [(9, payload), (10, b"")]
 
 
+@settings(max_examples=60, deadline=None)
+@given(payload=st.integers(66_000, 700_000), head=st.integers(0, 70_000), cuts=st.lists(st.integers(1, 800_000)))
+def test_large_frame_without_memory_is_told_by_its_head(payload: int, head: int, cuts: list[int]) -> None:
+    peer, mine = socket.socketpair()
+    connection = Connection(mine)
+    hello = messages.Hello(1, "data", 2, "t" * head)
+    large = messages.frame(messages.HELLO, hello, payload) + bytes(payload)
+    stream = frame(1) + large + frame(2, b"abc")
+    points = sorted({cut for cut in cuts if cut < len(stream)})
+    found: list[Frame] = []
+    peer.setblocking(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "_new_buffer", no_memory)
+        for a, b in zip([0, *points], [*points, len(stream)], strict=True):
+            view = memoryview(stream)[a:b]
+            while view:
+                view = view[peer.send(view[:60_000]) :]
+                found += connection.read_frames() or []
+    assert told([found[0], found[2]]) == [(1, b""), (2, b"abc")]
+    assert messages.decode_hello(found[1].head) == hello
+    assert (found[1].unread, bytes(found[1].payload)) == (len(large), b"")
+    peer.close()
+    connection.close()
+
+
+def test_head_longer_than_its_unread_frame_is_refused(
+    pair: tuple[socket.socket, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_new_buffer", no_memory)
+    peer, connection = pair
+    peer.sendall(messages.HEADER.pack(70_000, messages.RUN, 0, 0, 80_000) + bytes(69_992))
+    with pytest.raises(BadFrame, match="head of 80000 bytes"):
+        read_to_the_end(connection)
+
+
+def read_to_the_end(connection: Connection) -> None:
+    while connection.read_frames() is not None:
+        pass
+
+
+def no_memory(size: int) -> bytearray:
+    raise MemoryError
+
+
 def test_frames_before_the_end_are_not_lost(pair: tuple[socket.socket, Connection]) -> None:
     peer, connection = pair
     peer.sendall(frame(1) + frame(2) + b"\x10")

@@ -162,6 +162,29 @@ def test_whatever_a_model_raises_ends_its_own_call_only(error: type[BaseExceptio
     assert len(computed.outputs.get("y", ())) == len(rows) - 1
 
 
+@pytest.mark.parametrize("gone", [set(), {0}], ids=["one by one", "without those that left"])
+def test_rows_that_cannot_be_joined_for_lack_of_memory(gone: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(x: Any) -> Any:
+        if len(x) > 1:
+            raise ValueError("one at a time")
+        return {"y": x}
+
+    def no_memory(blocks: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "concatenate", no_memory)
+    x = np.zeros((3, 2), np.float32)
+    computed = (
+        execution.run_others(Model(predict), {"x": x}, [1, 1, 1], gone, {}, idempotent=True)
+        if gone
+        else run(Model(predict), [1, 1, 1])
+    )
+    assert [f.index for f in computed.failures] == [0, 1, 2]
+    assert all("ran out of memory" in f.message for f in computed.failures if f.index not in gone)
+    assert {f.code for f in computed.failures if f.index in gone} == ({errors.Cancelled.code} if gone else set())
+    assert computed.outputs == {}
+
+
 def test_long_messages_are_cut() -> None:
     def predict(x: Any) -> Any:
         raise RuntimeError("x" * 100_000)

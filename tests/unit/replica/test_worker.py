@@ -14,9 +14,12 @@ from headrace.core import errors
 from headrace.core.calls import Batch
 from headrace.replica import messages, status_page
 from headrace.replica.messages import TensorHead
+from headrace.replica.spec import OUT_OF_MEMORY_EXIT
 from tests import workers
 from tests.fakes import until
 from tests.workers import Gateway, Reader, RunningWorker, answer, call, echo, python_model, running
+
+MIB = 1 << 20
 
 
 def scenario(test: Callable[[], Awaitable[None]]) -> None:
@@ -220,6 +223,106 @@ def predict(self, x: headrace.Float32[1]) -> {"y": headrace.Float32[1]}:
             assert await process.exit_code() == 1
             assert await asyncio.wait_for(gateway.deaths.get(), 10.0) == ([culprit], [waiting])
             assert "a defect of the worker" in process.log()
+
+    scenario(test)
+
+
+def test_batch_that_there_is_no_memory_for_fails_alone(tmp_path: Path) -> None:
+    """It cannot be read; the process lives, and what fits is computed."""
+
+    async def test() -> None:
+        async with running(tmp_path, echo(tmp_path), memory=300 * MIB) as process:
+            await process.ready()
+            handle = await process.connect(Gateway())
+            alone = call(1, width=4 * MIB)
+            calls = [call(2, width=4 * MIB) for _ in range(24)]
+            handle.submit([alone], 0.0, 64, idempotent=True)
+            handle.submit(calls, 0.0, 64, idempotent=True)
+            for one in calls:
+                with pytest.raises(errors.RuntimeFailed, match="ran out of memory: it has no room for a batch of 384"):
+                    await answer(one)
+            assert (await answer(alone)).shape == (1, 4 * MIB)
+            after = call(3)
+            handle.submit([after], 0.0, 1, idempotent=True)
+            assert (await answer(after)).tolist() == [[3]]
+            handle.close()
+
+    scenario(test)
+
+
+def test_stream_that_there_is_no_memory_for_ends(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running(tmp_path, echo(tmp_path, chunks=2), memory=400 * MIB) as process:
+            await process.ready()
+            handle = await process.connect(Gateway())
+            reader = Reader()
+            handle.start_stream(call(1, width=128 * MIB), reader, 4, idempotent=True)
+            end = await reader.end()
+            assert isinstance(end, errors.RuntimeFailed)
+            assert "ran out of memory" in end.message
+            handle.close()
+
+    scenario(test)
+
+
+def test_batches_that_cannot_be_joined_for_lack_of_memory_are_computed_apart(tmp_path: Path) -> None:
+    body = """
+def load(self):
+    from headrace.replica import waiting
+    def no_memory(blocks):
+        raise MemoryError
+    waiting.np = type("Numpy", (), {"concatenate": staticmethod(no_memory)})
+
+def predict(self, x: headrace.Float32[1]) -> {"y": headrace.Float32[1]}:
+    if x[0, 0] == 0:
+        time.sleep(0.3)
+    return {"y": x}
+"""
+
+    async def test() -> None:
+        async with running(tmp_path, python_model(tmp_path, body)) as process:
+            await process.ready()
+            one, two = [await process.connect(Gateway()) for _ in range(2)]
+            one.submit([call(0)], 0.0, 8, idempotent=True)
+            await computing(process)
+            calls = [call(1), call(2, 3)]
+            one.submit([calls[0]], 0.0, 8, idempotent=True)
+            two.submit([calls[1]], 0.0, 8, idempotent=True)
+            assert [(await answer(c)).tolist() for c in calls] == [[[1]], [[2], [3]]]
+            assert [c.batch_rows for c in calls] == [1, 2]
+            one.close()
+            two.close()
+
+    scenario(test)
+
+
+def test_worker_that_runs_out_of_memory_itself_blames_all_that_it_had(tmp_path: Path) -> None:
+    """It says so by its exit code, and nothing is run again without end."""
+    body = """
+def load(self):
+    from headrace.replica import worker
+    whole = worker.messages.decode_run
+    def decode(head):
+        if whole(head).batch == 2:
+            raise MemoryError
+        return whole(head)
+    worker.messages.decode_run = decode
+
+def predict(self, x: headrace.Float32[1]) -> {"y": headrace.Float32[1]}:
+    return {"y": x}
+"""
+
+    async def test() -> None:
+        async with running(tmp_path, python_model(tmp_path, body)) as process:
+            await process.ready()
+            gateway = Gateway()
+            handle = await process.connect(gateway)
+            answered = call(1)
+            handle.submit([answered], 0.0, 1, idempotent=True)
+            await answer(answered)
+            lost = [handle.submit([call(2)], 0.0, 1, idempotent=True)]
+            assert await asyncio.wait_for(gateway.deaths.get(), 10.0) == (lost, [])
+            assert await process.exit_code() == OUT_OF_MEMORY_EXIT
 
     scenario(test)
 
