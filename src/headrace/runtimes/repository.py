@@ -56,6 +56,9 @@ _COMPRESSED = (".z", ".gz", ".bz2", ".xz", ".lzma")
 _MODEL_SUFFIXES = frozenset((*_SERVED, *_NOT_SERVED, *_COMPRESSED, ".ort", ".sav"))
 """Suffixes of model files; what is not served is listed too, because inspection says so better than a listing."""
 
+_SHOWN = 8
+"""Names that an error lists."""
+
 _WEAK = frozenset((".json", ".txt", ".py", ".model", *_COMPRESSED))
 """Suffixes that other files have as well: beside folders they are taken for a model only when called model.*"""
 
@@ -97,7 +100,7 @@ def discover(path: str | Path) -> list[Found]:
         if inside:
             raise errors.InvalidInput(
                 f"{target} holds both a model file ({Path(found[0].path).name}) and model folders"
-                f" ({', '.join(inside[:8])}); name one of them, or move the file into a folder of its own"
+                f" ({_listed(inside)}); name one of them, or move the file into a folder of its own"
             )
     return found or _repository(target)
 
@@ -168,7 +171,7 @@ def _content(folder: Path) -> Path | None:
         named = [candidate for candidate in candidates if candidate.stem == "model"]
         if len(named) != 1:
             raise errors.InvalidInput(
-                f"{folder} holds several model files: {', '.join(file.name for file in candidates[:8])};"
+                f"{folder} holds several model files: {_listed([c.name for c in candidates])};"
                 f" name one of them, or call the model itself model{candidates[0].suffix}"
             )
         candidates = named
@@ -209,5 +212,9 @@ def _name(text: str) -> str:
 
 def _listing(folder: Path) -> str:
     entries = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in _visible(folder)]
-    shown = ", ".join(entries[:8])
-    return "nothing" if not entries else shown if len(entries) <= 8 else f"{shown} and {len(entries) - 8} more"
+    return _listed(entries) if entries else "nothing"
+
+
+def _listed(entries: list[str]) -> str:
+    shown = ", ".join(entries[:_SHOWN])
+    return shown if len(entries) <= _SHOWN else f"{shown} and {len(entries) - _SHOWN} more"

@@ -117,6 +117,10 @@ def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             ["a.onnx", "b.onnx"],
             "files: a.onnx, b.onnx; name one of them, or call the model itself model.onnx",
         ),
+        (
+            [f"{letter}.onnx" for letter in "abcdefghijk"],
+            r"files: a.onnx, .*, h.onnx and 3 more; name one",
+        ),
         (["1/model.onnx", "2/"], "version folder without a model: it holds nothing"),
         (["m/1/a.onnx", "m/1/b.onnx"], "several model files"),
         (["a b/1/model.onnx", "a-b/1/model.onnx"], "'a b' and 'a-b' both give 'a-b'|'a-b' and 'a b' both give 'a-b'"),
