@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
@@ -36,6 +37,8 @@ from headrace.telemetry.recording import RequestRecorder
 _PR_SET_PDEATHSIG = 1
 _TICK_S = 0.01
 _FLUSH_EVERY = 20
+_FIRST_TABLE_S = 2.0
+"""Connections wait in the kernel for so long at most; then health, at least, is answered."""
 _LAST_ANSWERS_S = 1.0
 """After the time to drain: what was cut gets this long to leave, before h2corn closes what is still open."""
 _CUT = "the server is shutting down and its time to finish requests (--drain) is over; send it again elsewhere"
@@ -81,6 +84,9 @@ class Gateway:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         server = serving.server(InferenceApp(self._services), server_config(self._role.settings, self._role.socket_fd))
         following = asyncio.create_task(self._follower.run())
+        # Connections that waited for this gateway while another was dead are not told that the server is starting.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._follower.first_table(), _FIRST_TABLE_S)
         served = asyncio.create_task(server.serve())
         loop.call_later(_TICK_S, self._tick)
         # Objects made at import live for ever: keep the collector from walking them in the middle of requests.

@@ -44,6 +44,7 @@ class RouteFollower:
         self._control = control
         self._links: dict[str, ReplicaLink] = {}
         self._report_now = asyncio.Event()
+        self._has_table = asyncio.Event()
         self._began = time.time()
         services.report_now = self._report_now.set
         self._followed = followed
@@ -69,6 +70,10 @@ class RouteFollower:
                 writer.close()
             await asyncio.sleep(_RECONNECT_S[0])
 
+    async def first_table(self) -> None:
+        """Return when a route table is followed, and with it the keys, which come before."""
+        await self._has_table.wait()
+
     async def _read_tables(self, reader: asyncio.StreamReader) -> None:
         splitter = Splitter()
         while True:
@@ -89,6 +94,7 @@ class RouteFollower:
                 self._followed(table)
             self._follow_replicas(table)
             self._report_now.set()
+            self._has_table.set()
 
     def _follow_replicas(self, table: RouteTable) -> None:
         wanted: dict[str, tuple[Deployment, ReplicaRoute]] = {}

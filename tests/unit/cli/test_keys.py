@@ -71,7 +71,7 @@ def test_the_first_key_is_printed_once_and_alone(run: Run, check: Callable[[str]
     shown = "".join(run(*command).output for command in (["list"], ["show", "admin"]))
     shown += json.dumps([run("list", "--json"), run("show", "admin", "--json")])
     assert token not in shown
-    assert token.rpartition("_")[2] not in shown
+    assert token.split("_", 2)[2] not in shown, "the secret may have a _ in it"
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
     assert token.encode() not in kept
     assert token.encode()[16:] not in kept
