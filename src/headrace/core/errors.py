@@ -31,6 +31,7 @@
     ├── RuntimeFailed               the model or its process failed
     │   ├── ModelRaised             predict raised
     │   ├── BadModelOutput          outputs do not match what the model declared
+    │   ├── OutOfMemory             a replica had no memory to take the batch; nothing was computed
     │   ├── LoadFailed              the artifact could not be loaded
     │   ├── ReplicaDied             the process died while it worked on the request
     │   └── PoisonRequest           the request was present at two deaths
@@ -263,6 +264,12 @@ class BadModelOutput(RuntimeFailed):
     """The model returned outputs that do not match its signature."""
 
     code = "bad_model_output"
+
+
+class OutOfMemory(RuntimeFailed):
+    """The replica has no memory for this request."""
+
+    code = "out_of_memory"
 
 
 class LoadFailed(RuntimeFailed):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 
 from headrace.core import errors
@@ -49,7 +49,7 @@ _OVERDUE_TIMES = 10.0
 _LONE_BATCHES = 8
 """After so many batches of one call in a row the next call does not wait for company either, if it would be alone: a
 turn of the event loop later is a twelfth of its latency later."""
-_LATE_SUSPECT = "its deadline passed while it waited to be re-run after a death"
+_LATE_SUSPECT = "its deadline passed while it waited to be run again, alone"
 
 
 class Deployment:
@@ -415,6 +415,7 @@ class Deployment:
 
     def finished(self, replica: Replica, batch: Batch, busy: float, batch_rows: int) -> None:
         """A batch came back: learn, refill the replica, then let the callers go on."""
+        ended = self._ended(batch)
         try:
             if busy > 0:  # else nothing was computed
                 if not self._trusted:
@@ -429,15 +430,24 @@ class Deployment:
                 self._decide()
             if batch is self._test:
                 self._test = None
-            self.finished_requests += len(batch.calls)
-            self._budget.earn(len(batch.calls))
+            self.finished_requests += len(ended)
+            self._budget.earn(len(ended))
             if self.queue.count or self._suspects or self._aside is not None:
                 self.flush()
         finally:
             # Whatever goes wrong above is not the fault of these callers.
-            for call in batch.calls:
+            for call in ended:
                 if not call.waiter.done():
                     call.waiter.set_result(None)
+
+    def _ended(self, batch: Batch) -> Sequence[Call]:
+        """The calls that are over. Those of a batch that was too large for the replica's memory are run alone, once."""
+        if len(batch.calls) == 1 or not isinstance(batch.calls[0].error, errors.OutOfMemory):
+            return batch.calls
+        for call in batch.calls:
+            call.error = None
+            self._suspects.append(call)
+        return ()
 
     def spend_retry(self) -> bool:
         """Whether a request of this deployment that may have run may be tried elsewhere."""

@@ -223,7 +223,7 @@ class Worker:
 
     def _begin(self, connection: Connection, frame: Frame, head: RunHead, runtime: Runtime) -> None:
         if frame.unread:
-            raise errors.RuntimeFailed(
+            raise errors.OutOfMemory(
                 f"the replica ran out of memory: it has no room for a batch of {frame.unread >> 20} MiB; send smaller"
                 " requests, or give the model more memory"
             )

@@ -414,6 +414,27 @@ def test_suspect_that_cannot_be_sent_ends() -> None:
     assert answered(after)
 
 
+def test_calls_of_a_batch_that_a_replica_has_no_memory_for_run_alone_and_once() -> None:
+    world = World()
+    calls = [world.call() for _ in range(3)]
+    replica = world.replica()
+    world.run()
+    assert sizes(replica) == [3]
+    for call in calls:
+        call.error = errors.OutOfMemory()
+    replica.answer()
+    assert not any(call.waiter.done() for call in calls)
+    calls[0].error = errors.OutOfMemory()
+    for _ in calls:
+        assert len(replica.batches) == 1
+        replica.answer()
+    assert [(size, solo) for batch, _, _, solo in replica.sent for size in [len(batch)]] == [(3, False)] + [
+        (1, True)
+    ] * 3
+    assert error_of(calls[0]) is errors.OutOfMemory
+    assert all(answered(call) for call in calls[1:])
+
+
 # --- deaths ---
 
 

@@ -239,7 +239,7 @@ def test_batch_that_there_is_no_memory_for_fails_alone(tmp_path: Path) -> None:
             handle.submit([alone], 0.0, 64, idempotent=True)
             handle.submit(calls, 0.0, 64, idempotent=True)
             for one in calls:
-                with pytest.raises(errors.RuntimeFailed, match="ran out of memory: it has no room for a batch of 384"):
+                with pytest.raises(errors.OutOfMemory, match="ran out of memory: it has no room for a batch of 384"):
                     await answer(one)
             assert (await answer(alone)).shape == (1, 4 * MIB)
             after = call(3)
