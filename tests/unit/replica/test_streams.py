@@ -15,7 +15,7 @@ import pytest
 
 from headrace.core import errors
 from headrace.core.models import Signature, SlotKind, Slots
-from headrace.replica import messages, status_page, tensors_on_wire
+from headrace.replica import messages, status_page, streams, tensors_on_wire
 from headrace.replica.connection import Connection
 from headrace.replica.messages import Frame, RunHead
 from headrace.replica.status_page import StatusPageWriter
@@ -245,6 +245,54 @@ def test_single_calls_answer_with_a_result_whatever_the_model_does(gateway: Gate
         frame = gateway.next()
         assert frame.kind == messages.RESULT
         assert len(messages.decode_result(frame.head).failures) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_lack_of_memory_for_the_answer_is_told(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    model = prepared(gateway, three)
+    monkeypatch.setattr(streams, "pack", no_memory)
+    gateway.start(model, stream=stream)
+    assert "ran out of memory" in ended_with(gateway.next())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whatever_goes_wrong_in_its_thread_a_call_is_answered(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    def broken(self: object, activity: object) -> None:
+        raise RuntimeError("a defect")
+
+    model = prepared(gateway, three)
+    monkeypatch.setattr(streams.ConcurrentCall, "run", broken)
+    gateway.start(model, stream=stream)
+    assert "RuntimeError: a defect" in ended_with(gateway.next())
+
+
+def test_call_that_there_is_no_thread_for_is_refused_and_not_run_later(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    model = prepared(gateway, three)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(errors.RuntimeFailed, match="no thread for this request: can't start"):
+            gateway.start(model, 1, stream=False)
+    assert not gateway.pool.busy(model)
+    gateway.start(model, 2, stream=False)
+    assert messages.decode_result(gateway.next().head).batch == 2
+
+
+def ended_with(frame: Frame) -> str:
+    """What the last frame of a failed call says."""
+    if frame.kind == messages.END:
+        return messages.decode_end(frame.head).message
+    (failure,) = messages.decode_result(frame.head).failures
+    return failure.message
 
 
 def test_outputs_beyond_a_frame_are_refused(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
