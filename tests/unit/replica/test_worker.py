@@ -147,7 +147,9 @@ def test_streams_with_credit_cancel_and_a_stalled_reader(tmp_path: Path) -> None
                 assert chunk.array.tolist() == [[2.0]]
                 handle.grant(number, 1)
             assert await reading.end() is None
-            assert stalled.chunks.qsize() == 4, "the stalled reader holds its credit's chunks and no more"
+            for _ in range(4):
+                await asyncio.wait_for(stalled.chunks.get(), 10.0)
+            assert stalled.chunks.empty(), "the stalled reader has its credit's chunks and no more"
             assert (handle.outstanding, gateway.streams_ended) == (1, 2)
             handle.close()
             # The worker goes on: the abandoned stream has given its thread back.
