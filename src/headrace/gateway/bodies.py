@@ -110,6 +110,8 @@ def _encoded(headers: Headers) -> bool:
 async def _read_rest(services: Services, receive: Receive, first: bytes, announced: int) -> Pieces:
     parts: list[bytes | bytearray] = [first]
     size = len(first)
+    if size > announced:
+        _check_limits(services, size, partial=True)
     reserved = max(announced, size)
     services.held_bytes += reserved
     try:

@@ -379,6 +379,8 @@ def test_chunked_bodies_are_counted_as_they_come(tmp_path: Path) -> None:
         await going.end()
         assert going.status == 413
         assert going.read == 4, "it stops at the limit"
+        at_once = await Exchange(gateway, INFER).body(b" " * 1001, more=True).body(b"").end()
+        assert (at_once.status, at_once.read) == (413, 1), "the first piece counts too"
         assert "more than 1000 bytes, this server accepts 1000 (--max-body)" in json.loads(going.content)["error"]
         whole = json.dumps(request(1)).encode()
         pieces = Exchange(gateway, INFER)
