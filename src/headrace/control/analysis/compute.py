@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.analysis.evidence import proof
 from headrace.control.analysis.settings import ComputeSettings
 from headrace.control.analysis.signs import SignTest
 from headrace.control.analysis.verdict import CheckResult, Finding
@@ -96,8 +97,7 @@ class ComputeTime(msgspec.Struct, tag=True):
         self.last = self.took / self.expected
         self.signs.observe(worse=self.last > self.settings.margin, fine=self.last < self.settings.tolerance)
         self._next_block()
-        if not self.failure and self.signs.harm.value >= self.alarm:
-            self.failure = f"{self._blocks()}; evidence {self.signs.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.signs.harm, self.alarm, self._blocks)
 
     def _next_block(self) -> None:
         self.seconds = self.took = self.expected = 0.0

@@ -7,7 +7,8 @@ import math
 import msgspec
 
 from headrace.control.analysis import proportions
-from headrace.control.analysis.evidence import Capital, all_in, capital
+from headrace.control.analysis.counted_events import CountedEvents
+from headrace.control.analysis.evidence import MOST_PER_INTERVAL, Capital, all_in, capital, proof
 from headrace.control.analysis.settings import ErrorRateSettings
 from headrace.control.analysis.verdict import CheckResult, Finding
 from headrace.core.tallies import Observation, Outcome, Tally
@@ -16,44 +17,13 @@ _EFFECTS = (2.0, 4.0, 10.0, 50.0, 300.0)
 """Rises that are bet on, in margins above stable's rate."""
 _HARMLESS_EFFECTS = (0.0, 0.25)
 """Rises that are bet on to rule harm out, in tolerances."""
-_MOST_PER_INTERVAL = 2.5
-"""Largest gain of one interval, as a logarithm: no single interval decides, three to five very bad ones do.
-Lowering an e-value keeps the guarantee."""
-_MEMORY = 0.98
-"""Weight of the interval before, in the running estimate of stable's rate."""
-_PRIOR_REQUESTS, _PRIOR_RATE = 200.0, 0.002
+_PRIOR_RATE = 0.002
+"""What is believed of stable before it is seen."""
 _KNOWN_REQUESTS = 1000.0
 """Stable's rate is taken for known after this many requests, when the canary has to be judged alone."""
 
 
-class Dispersion(msgspec.Struct):
-    """How many events come in one clump, on average; 1 when they are independent.
-
-    A failed batch fails all its requests. For counts of two successive intervals, given their sum, the squared
-    standardised difference has expectation 1 when events are independent and grows with the size of clumps; slow
-    changes of the rate cancel. Terms are cut, so that one outage does not blind the check for an hour."""
-
-    total: float = 0.0
-    terms: float = 0.0
-    last: tuple[int, int] = (0, 0)
-
-    def observe(self, events: int, requests: int) -> None:
-        before, n = self.last
-        self.last = (events, requests)
-        both = before + events
-        if not both or not n or not requests:
-            return
-        expected = both * requests / (n + requests)
-        square = (events - expected) ** 2 * (n + requests) / (expected * n)
-        self.total = self.total * _MEMORY + min(square, 25.0)
-        self.terms = self.terms * _MEMORY + 1.0
-
-    @property
-    def clump(self) -> float:
-        return max(1.0, (self.total + 10.0) / (self.terms + 10.0))
-
-
-class ErrorRate(msgspec.Struct, tag=True):
+class ErrorRate(CountedEvents, tag=True):
     """Compares a kind of outcome between canary and all of stable, request by request.
 
     E-values are raised to the power 1/clump (tempering, as for a quasi-likelihood): a clump counts as one event. A
@@ -69,12 +39,6 @@ class ErrorRate(msgspec.Struct, tag=True):
     """Evidence that rules harm out."""
     harm: Capital = msgspec.field(default_factory=lambda: capital(len(_EFFECTS)))
     harmless: Capital = msgspec.field(default_factory=lambda: all_in(len(_HARMLESS_EFFECTS)))
-    clumps: tuple[Dispersion, Dispersion] = msgspec.field(default_factory=lambda: (Dispersion(), Dispersion()))
-    """Of stable, of the canary."""
-    known: tuple[float, float] = (0.0, 0.0)
-    """Running (events, requests) of stable."""
-    seen: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Events and requests of this step: stable's, the canary's."""
     failure: str = ""
 
     def begin_step(self) -> None:
@@ -84,22 +48,16 @@ class ErrorRate(msgspec.Struct, tag=True):
 
     def observe(self, observation: Observation) -> None:
         stable, canary = self._counts(observation.stable), self._counts(observation.canary)
-        self.seen = (
-            self.seen[0] + stable[0],
-            self.seen[1] + stable[1],
-            self.seen[2] + canary[0],
-            self.seen[3] + canary[1],
-        )
+        self._see(stable, canary)
         # Everything that the bets depend on is of the past: the rate, the margins, the sizes of clumps.
         rate = self._rate()
-        power = 1.0 / max(self.clumps[0].clump, self.clumps[1].clump)
+        power = self._power()
         if stable[1]:
             self._bet_on_both(stable, canary, rate, power)
         elif self.known[1] >= _KNOWN_REQUESTS:
             self._bet_on_canary_alone(canary, rate, power)
         self._learn(stable, canary)
-        if not self.failure and self.harm.value >= self.alarm:
-            self.failure = f"{self._rates()} in this step; evidence {self.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.harm, self.alarm, lambda: f"{self._rates()} in this step")
 
     def _counts(self, tally: Tally) -> tuple[int, int]:
         events = tally.outcomes.get(self.counted, 0)
@@ -107,8 +65,7 @@ class ErrorRate(msgspec.Struct, tag=True):
         return events, judged if self.counted is Outcome.ERROR else judged + events
 
     def _rate(self) -> float:
-        events, requests = self.known
-        return (events + _PRIOR_REQUESTS * _PRIOR_RATE) / (requests + _PRIOR_REQUESTS)
+        return self._running_rate(_PRIOR_RATE)
 
     def _margins(self, rate: float) -> tuple[float, float]:
         s = self.settings
@@ -120,7 +77,7 @@ class ErrorRate(msgspec.Struct, tag=True):
             proportions.log_e_two(stable, canary, (rate, min(rate + margin * effect, 0.95)), margin, above=True)
             for effect in _EFFECTS
         ]
-        self.harm.bet([math.exp(min(log * power, _MOST_PER_INTERVAL)) for log in logs])
+        self.harm.bet([math.exp(min(log * power, MOST_PER_INTERVAL)) for log in logs])
         logs = [
             proportions.log_e_two(stable, canary, (rate, rate + tolerance * effect), tolerance, above=False)
             for effect in _HARMLESS_EFFECTS
@@ -133,15 +90,8 @@ class ErrorRate(msgspec.Struct, tag=True):
         bound = min(rate + tolerance, 0.9)
         guesses = [min(bound + tolerance * effect, 0.95) for effect in (1.0, 2.0, 5.0, 20.0, 80.0)]
         logs = [proportions.log_e_one(*canary, guess, bound) for guess in guesses]
-        self.harm.bet([math.exp(min(log * power, _MOST_PER_INTERVAL)) for log in logs])
+        self.harm.bet([math.exp(min(log * power, MOST_PER_INTERVAL)) for log in logs])
         self.harmless.bet([math.exp(proportions.log_e_one(*canary, rate, bound) * power)] * len(_HARMLESS_EFFECTS))
-
-    def _learn(self, stable: tuple[int, int], canary: tuple[int, int]) -> None:
-        if stable[1]:
-            events, requests = self.known
-            self.known = (events * _MEMORY + stable[0], requests * _MEMORY + stable[1])
-        self.clumps[0].observe(*stable)
-        self.clumps[1].observe(*canary)
 
     def result(self) -> CheckResult:
         gate = self.settings.gate

@@ -7,10 +7,13 @@ Ramdas, Grünwald, Vovk, Shafer, "Game-theoretic statistics and safe anytime-val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+MOST_PER_INTERVAL = 2.5
+"""Largest gain of one interval, as a logarithm: no single interval decides, three to five very bad ones do.
+Lowering an e-value keeps the guarantee."""
 _HUGE = 1e250
 """Capital is cut here: multiplication must not reach infinity. Cutting down keeps the guarantee."""
 _PATIENCE = 64
@@ -56,3 +59,8 @@ def capital(alternatives: int) -> Capital:
 def all_in(alternatives: int) -> Capital:
     """Capital that is staked at once: for a question that is asked anew at each step."""
     return Capital(0.0, [1.0 / alternatives] * alternatives)
+
+
+def proof(harm: Capital, alarm: float, what: Callable[[], str]) -> str:
+    """Why a check fails, once there is evidence enough: what was seen, and how much that is. Empty before."""
+    return f"{what()}; evidence {harm.value:.3g} ≥ {alarm:.3g}" if harm.value >= alarm else ""

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from headrace.control.analysis.evidence import proof
 from headrace.control.analysis.settings import LatencySettings
 from headrace.control.analysis.signs import SignTest
 from headrace.control.analysis.verdict import CheckResult, Finding
@@ -59,8 +60,7 @@ class LatencyQuantile(msgspec.Struct, tag=True):
             worse=canary > baseline * self.settings.margin, fine=canary < baseline * self.settings.tolerance
         )
         self._next_block()
-        if not self.failure and self.signs.harm.value >= self.alarm:
-            self.failure = f"{self._blocks()}; evidence {self.signs.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.signs.harm, self.alarm, self._blocks)
 
     def _next_block(self) -> None:
         self.seconds = 0.0

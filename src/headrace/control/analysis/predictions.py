@@ -7,11 +7,12 @@ large as the limit on the population stability index."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import msgspec
 
-from headrace.control.analysis.evidence import Capital, capital
+from headrace.control.analysis.evidence import MOST_PER_INTERVAL, Capital, capital, proof
 from headrace.control.analysis.settings import PredictionSettings
 from headrace.control.analysis.verdict import CheckResult, Finding
 from headrace.core import tallies
@@ -21,7 +22,6 @@ _MOST_CLASSES = 64
 OTHER = "(other)"
 """Classes that were not seen before, or came after the most that are kept apart."""
 _SMOOTHING = 0.5
-_MOST_PER_INTERVAL = 2.5
 
 
 class Shift(msgspec.Struct):
@@ -34,7 +34,7 @@ class Shift(msgspec.Struct):
     def observe(self, canary: dict[str, int], baseline: dict[str, int]) -> None:
         # The classes, like the guesses, are of the past: what is new in this interval counts as other.
         known = {*self.canary, *self.baseline, OTHER}
-        self.harm.bet([math.exp(min(self._log_e(_fold(canary, known), _fold(baseline, known)), _MOST_PER_INTERVAL))])
+        self.harm.bet([math.exp(min(self._log_e(_fold(canary, known), _fold(baseline, known)), MOST_PER_INTERVAL))])
         self.canary = self._keep(self.canary, canary, known)
         self.baseline = self._keep(self.baseline, baseline, known)
 
@@ -112,7 +112,7 @@ class PredictionShift(msgspec.Struct, tag=True):
         for output, shift in self.outputs.items():
             proven = shift.harm.value >= alarm and shift.samples >= self.settings.minimum
             if proven and shift.stability_index >= self.settings.limit and not self.failure:
-                self.failure = f"{self._shift(output)}; evidence {shift.harm.value:.3g} ≥ {alarm:.3g}"
+                self.failure = proof(shift.harm, alarm, functools.partial(self._shift, output))
 
     def result(self) -> CheckResult:
         gate = self.settings.gate

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.control.analysis.evidence import proof
 from headrace.control.analysis.settings import RefusalSettings
 from headrace.control.analysis.signs import SignTest
 from headrace.control.analysis.verdict import CheckResult, Finding
@@ -43,8 +44,7 @@ class Refusals(msgspec.Struct, tag=True):
         rise = self.last[0] - self.last[1]
         self.signs.observe(worse=rise > self.settings.margin, fine=rise < self.settings.tolerance)
         self._next_block()
-        if not self.failure and self.signs.harm.value >= self.alarm:
-            self.failure = f"{self._blocks()}; evidence {self.signs.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.signs.harm, self.alarm, self._blocks)
 
     def _next_block(self) -> None:
         self.seconds = 0.0

@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from headrace.control.analysis import proportions
-from headrace.control.analysis.evidence import Capital, all_in, capital
+from headrace.control.analysis.evidence import MOST_PER_INTERVAL, Capital, all_in, capital, proof
 from headrace.control.analysis.settings import ShadowSettings
 from headrace.control.analysis.verdict import CheckResult, Finding
 from headrace.core.tallies import Observation
@@ -16,7 +16,6 @@ _EFFECTS = (1.5, 3.0, 10.0)
 """Shares of disagreement that are bet on, in multiples of the largest that is allowed."""
 _TOLERANCE = 2.0
 """To pass, this multiple must be ruled out."""
-_MOST_PER_INTERVAL = 2.5
 
 
 class ShadowAgreement(msgspec.Struct, tag=True):
@@ -42,11 +41,10 @@ class ShadowAgreement(msgspec.Struct, tag=True):
         logs = [
             proportions.log_e_one(pairs - agreed, pairs, min(allowed * e, (1 + allowed) / 2), allowed) for e in _EFFECTS
         ]
-        self.harm.bet([math.exp(min(log, _MOST_PER_INTERVAL)) for log in logs])
+        self.harm.bet([math.exp(min(log, MOST_PER_INTERVAL)) for log in logs])
         bound = min(allowed * _TOLERANCE, (1 + allowed) / 2)
         self.harmless.bet([math.exp(proportions.log_e_one(pairs - agreed, pairs, allowed / 2, bound))])
-        if not self.failure and self.harm.value >= self.alarm:
-            self.failure = f"{self._share()}; evidence {self.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.harm, self.alarm, self._share)
 
     def result(self) -> CheckResult:
         gate = self.settings.gate

@@ -12,8 +12,8 @@ import math
 import msgspec
 
 from headrace.control.analysis import proportions
-from headrace.control.analysis.error_rate import Dispersion
-from headrace.control.analysis.evidence import Capital, all_in, capital
+from headrace.control.analysis.counted_events import CountedEvents
+from headrace.control.analysis.evidence import MOST_PER_INTERVAL, Capital, all_in, capital, proof
 from headrace.control.analysis.settings import SloSettings
 from headrace.control.analysis.signs import SignTest
 from headrace.control.analysis.verdict import CheckResult, Finding
@@ -27,11 +27,6 @@ _ODDS = (1.5, 3.0, 10.0, 50.0, 300.0)
 """Rates that are bet on, by their odds over those of the objective."""
 _KEPT = (0.1, 0.5)
 """Rates that are bet on to show that the objective is kept, in parts of it."""
-_MOST_PER_INTERVAL = 2.5
-"""As in ``error_rate.py``: no single interval decides."""
-_MEMORY = 0.98
-_PRIOR_REQUESTS = 200.0
-"""At half of the objective: what is believed of stable before it is seen."""
 
 
 class Slow(msgspec.Struct, frozen=True):
@@ -105,8 +100,7 @@ class SloLatency(msgspec.Struct, tag=True):
             worse=canary.breaks and baseline.perhaps <= baseline.allowed, fine=canary.perhaps < canary.allowed
         )
         self._next_block()
-        if not self.failure and self.signs.harm.value >= self.alarm:
-            self.failure = f"{self._blocks()}; evidence {self.signs.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.signs.harm, self.alarm, self._blocks)
 
     def _next_block(self) -> None:
         self.seconds = 0.0
@@ -131,7 +125,7 @@ class SloLatency(msgspec.Struct, tag=True):
         )
 
 
-class SloErrors(msgspec.Struct, tag=True):
+class SloErrors(CountedEvents, tag=True):
     """Counts requests, as ``ErrorRate`` does. An interval multiplies the stake by the smaller of two e-values: against
     "the canary keeps the objective", and against "it fails no more often than stable". Where either is true the smaller
     one has an expectation of at most 1, and which of them is true may change from interval to interval.
@@ -145,12 +139,6 @@ class SloErrors(msgspec.Struct, tag=True):
     clear: float
     harm: Capital = msgspec.field(default_factory=lambda: capital(len(_ODDS)))
     harmless: Capital = msgspec.field(default_factory=lambda: all_in(len(_KEPT)))
-    clumps: tuple[Dispersion, Dispersion] = msgspec.field(default_factory=lambda: (Dispersion(), Dispersion()))
-    """Of stable, of the canary."""
-    known: tuple[float, float] = (0.0, 0.0)
-    """Running (events, requests) of stable."""
-    seen: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Events and requests of this step: stable's, the canary's."""
     failure: str = ""
     name: str = "slo errors"
 
@@ -161,18 +149,16 @@ class SloErrors(msgspec.Struct, tag=True):
 
     def observe(self, observation: Observation) -> None:
         stable, canary = _counts(observation.stable), _counts(observation.canary)
-        before = self.seen
-        self.seen = (before[0] + stable[0], before[1] + stable[1], before[2] + canary[0], before[3] + canary[1])
+        self._see(stable, canary)
         # Everything that the bets depend on is of the past.
-        power = 1.0 / max(self.clumps[0].clump, self.clumps[1].clump)
-        rate = self._rate()
+        power = self._power()
+        rate = self._running_rate(self.bound / 2)
         if stable[1] and rate <= self.bound:
-            self.harm.bet([math.exp(min(log * power, _MOST_PER_INTERVAL)) for log in self._logs(stable, canary, rate)])
+            self.harm.bet([math.exp(min(log * power, MOST_PER_INTERVAL)) for log in self._logs(stable, canary, rate)])
         kept = [proportions.log_e_one(*canary, self.bound * part, self.bound) for part in _KEPT]
         self.harmless.bet([math.exp(log * power) for log in kept])
         self._learn(stable, canary)
-        if not self.failure and self.harm.value >= self.alarm:
-            self.failure = f"{self._rates()} in this step; evidence {self.harm.value:.3g} ≥ {self.alarm:.3g}"
+        self.failure = self.failure or proof(self.harm, self.alarm, lambda: f"{self._rates()} in this step")
 
     def _logs(self, stable: tuple[int, int], canary: tuple[int, int], rate: float) -> list[float]:
         odds = self.bound / (1 - self.bound)
@@ -184,17 +170,6 @@ class SloErrors(msgspec.Struct, tag=True):
             )
             for guess in guesses
         ]
-
-    def _rate(self) -> float:
-        events, requests = self.known
-        return (events + _PRIOR_REQUESTS * self.bound / 2) / (requests + _PRIOR_REQUESTS)
-
-    def _learn(self, stable: tuple[int, int], canary: tuple[int, int]) -> None:
-        if stable[1]:
-            events, requests = self.known
-            self.known = (events * _MEMORY + stable[0], requests * _MEMORY + stable[1])
-        self.clumps[0].observe(*stable)
-        self.clumps[1].observe(*canary)
 
     def result(self) -> CheckResult:
         gate = self.settings.gate

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.control.analysis.error_rate import Dispersion, ErrorRate
+from headrace.control.analysis.counted_events import Dispersion
+from headrace.control.analysis.error_rate import ErrorRate
 from headrace.control.analysis.settings import ErrorRateSettings
 from headrace.control.analysis.verdict import Finding
 from headrace.core.tallies import Outcome
