@@ -1,6 +1,6 @@
 """Endpoints as documents: what would stand in ``endpoints:`` of ``headrace.yaml`` to get just this endpoint.
 
-The way back is the reader of that file (``settings_file.py``), so that a document means the same everywhere: in the
+The way back is the reader of that file (``app/settings/file.py``), so that a document means the same everywhere: in the
 state, in ``headrace plan`` and in ``headrace export-config``.
 """
 

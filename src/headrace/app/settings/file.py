@@ -1,7 +1,7 @@
 """Reads ``headrace.yaml``: text → values by key, models and endpoints.
 
 Every error names the file, the line and the full key path. Values are taken as they are written, so that
-``batching: off`` is the word and not the boolean of YAML 1.1. Precedence is decided in ``settings_layers.py``.
+``batching: off`` is the word and not the boolean of YAML 1.1. Precedence is decided in ``app/settings/layers.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one table of settings: key in ``headrace.yaml``, field, flag, kind of value and help text.
 
 ``--help``, error messages, environment variables and ``docs/settings.md`` are all made from it.
-It knows nothing of files or precedence (``settings_file.py``).
+It knows nothing of files or precedence (``app/settings/file.py``).
 """
 
 from __future__ import annotations

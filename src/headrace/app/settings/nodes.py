@@ -1,6 +1,6 @@
 """Nodes of a YAML file as checked values; every refusal names the file, the line and the full key path.
 
-Knows no key: what may stand where is said in ``settings_file.py`` and ``settings_traffic.py``.
+Knows no key: what may stand where is said in ``app/settings/file.py`` and ``app/settings/traffic.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Durations and sizes as people write them: ``30``, ``500ms``, ``2m``; ``64MiB``, ``1GB``.
 
-Pure text ↔ number; which setting wants which is said in ``settings_keys.py``.
+Pure text ↔ number; which setting wants which is said in ``app/settings/keys.py``.
 """
 
 from __future__ import annotations

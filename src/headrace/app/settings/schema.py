@@ -1,7 +1,7 @@
 """The JSON Schema (2020-12) of ``headrace.yaml``, for editors and other tools, from the table of settings.
 
-``python -m headrace.app.settings.schema > docs/headrace.schema.json``. The reader (``settings_file.py``) does not use
-it: its errors say more. A test holds both together: the schema accepts whatever the reader accepts.
+``python -m headrace.app.settings.schema > docs/headrace.schema.json``. The reader (``app/settings/file.py``) does not
+use it: its errors say more. A test holds both together: the schema accepts whatever the reader accepts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All settings of ``headrace serve``, composed from the sections that the folders define. Parsed once.
 
-``settings_keys.py`` says how each field is spelled in ``headrace.yaml``, the environment and on the command line,
-and holds its help text; ``settings_file.py`` puts the layers together.
+``app/settings/keys.py`` says how each field is spelled in ``headrace.yaml``, the environment and on the command line,
+and holds its help text; ``app/settings/file.py`` puts the layers together.
 """
 
 from __future__ import annotations

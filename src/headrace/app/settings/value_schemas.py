@@ -1,4 +1,4 @@
-"""JSON Schemas of single values in ``headrace.yaml``, one for each way in which ``settings_keys.py`` reads a text.
+"""JSON Schemas of single values in ``headrace.yaml``, one for each way in which ``app/settings/keys.py`` reads a text.
 
 The reader takes the text of a scalar, whatever YAML makes of it: ``8080`` and ``"8080"`` are the same port. A schema
 accepts all that the reader accepts; what is no pattern (the range of a number in quotes) only the reader checks.
