@@ -6,11 +6,10 @@ import builtins
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
-from headrace.client.management import Management
+from headrace.client.management import Management, in_path
 from headrace.client.running import Run
 from headrace.core import errors, names
 
@@ -75,7 +74,7 @@ class AsyncEndpoints:
 
     async def show(self, endpoint: str) -> EndpointState:
         """Raises UnknownModel."""
-        response = await self._management.get(f"/wanted/{_quoted(endpoint)}")
+        response = await self._management.get(f"/wanted/{in_path(endpoint)}")
         return msgspec.json.decode(response.content, type=EndpointState)
 
     async def plan(self, config: str | Path) -> builtins.list[Change]:
@@ -122,7 +121,7 @@ class AsyncEndpoints:
         }
         response = await self._management.call(
             "PUT",
-            f"/deploy/{_quoted(name)}",
+            f"/deploy/{in_path(name)}",
             body=body,
             headers=_match(generation),
             timeout_s=_INSPECTING_S,
@@ -172,13 +171,13 @@ class AsyncEndpoints:
         """Serve it no longer; what it computes is finished."""
         await self._management.call(
             "DELETE",
-            f"/endpoints/{_quoted(endpoint)}",
+            f"/endpoints/{in_path(endpoint)}",
             query={"take_over": "true" if take_over else None},
             headers=_match(generation),
         )
 
     async def _change(self, method: str, verb: str, endpoint: str, body: Any, generation: int | None) -> EndpointState:
-        path, headers = f"/{verb}/{_quoted(endpoint)}", _match(generation)
+        path, headers = f"/{verb}/{in_path(endpoint)}", _match(generation)
         if method == "POST":
             response = await self._management.post(path, body, headers=headers)
         else:  # twice the same is the same
@@ -265,10 +264,6 @@ def _file(config: str | Path) -> dict[str, str]:
         return {"config": file.read_text(encoding="utf-8"), "path": str(file)}
     except (OSError, UnicodeDecodeError) as error:
         raise errors.BadSettings(f"{config}: cannot be read: {error}") from error
-
-
-def _quoted(endpoint: str) -> str:
-    return quote(endpoint, safe="/")
 
 
 def _match(generation: int | None) -> dict[str, str]:

@@ -6,11 +6,10 @@ import builtins
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
-from headrace.client.management import Management
+from headrace.client.management import Management, in_path
 from headrace.client.running import Run
 from headrace.core.experiments import MAX_OUTCOMES, Outcome, Receipt
 
@@ -191,4 +190,4 @@ class Experiments:
 
 
 def _path(endpoint: str) -> str:
-    return f"/experiments/{quote(endpoint, safe='/')}"
+    return f"/experiments/{in_path(endpoint)}"

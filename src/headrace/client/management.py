@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -156,6 +157,11 @@ class Management:
                 mounts=None if self._transport is not None else dict.fromkeys(_LOOPBACK),
             )
         return self._http
+
+
+def in_path(endpoint: str) -> str:
+    """An endpoint's name as a part of a path; its slashes stay."""
+    return quote(endpoint, safe="/")
 
 
 def _headers(api_key: str | None) -> dict[str, str]:

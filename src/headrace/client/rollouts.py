@@ -8,11 +8,10 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
-from headrace.client.management import Management
+from headrace.client.management import Management, in_path
 from headrace.client.rollout_status import RolloutStatus
 from headrace.client.running import Run
 from headrace.core import errors
@@ -83,7 +82,7 @@ class AsyncRollouts:
 
     async def status(self, endpoint: str) -> RolloutStatus:
         """The one that is under way, else the latest. Raises UnknownModel when there was none."""
-        return _status((await self._management.get(f"/rollouts/of/{_quoted(endpoint)}")).content)
+        return _status((await self._management.get(f"/rollouts/of/{in_path(endpoint)}")).content)
 
     async def list(self, endpoint: str | None = None, *, limit: int = 100) -> builtins.list[RolloutStatus]:
         """The latest, newest first; of all endpoints or of one."""
@@ -109,11 +108,11 @@ class AsyncRollouts:
     async def measure(self, endpoint: str, metric: str, value: float) -> RolloutStatus:
         """Post a metric that the rollout is judged by. Raises UnknownModel when it is not."""
         body = {"metric": metric, "value": value}
-        response = await self._management.post(f"/rollouts/measure/{_quoted(endpoint)}", body)
+        response = await self._management.post(f"/rollouts/measure/{in_path(endpoint)}", body)
         return _status(response.content)
 
     async def _say(self, verb: str, endpoint: str) -> RolloutStatus:
-        return _status((await self._management.post(f"/rollouts/{verb}/{_quoted(endpoint)}")).content)
+        return _status((await self._management.post(f"/rollouts/{verb}/{in_path(endpoint)}")).content)
 
     async def follow(self, endpoint: str, *, id: str | None = None) -> AsyncGenerator[RolloutStatus, None]:
         """The rollout as it is, once a second, until it has ended. ``id``: this one, not a later one of the endpoint.
@@ -250,7 +249,3 @@ class Rollouts:
 
 def _status(content: bytes) -> RolloutStatus:
     return msgspec.json.decode(content, type=RolloutStatus)
-
-
-def _quoted(endpoint: str) -> str:
-    return quote(endpoint, safe="/")

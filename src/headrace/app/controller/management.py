@@ -10,6 +10,8 @@ from headrace.app import roles
 from headrace.app.controller.role import ControllerRole
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from headrace.api.ports import (
         ControllerView,
         EndpointCommands,
@@ -35,8 +37,26 @@ async def serve_management(
     key_access: KeyAccess | None = None,
 ) -> None:
     """Serve until cancelled. ``registry``: of the state that this server owns; None when it owns none."""
+
+    def build() -> FastAPI:
+        from headrace.api.app import create_app
+        from headrace.app.settings import schema as settings_schema
+
+        return create_app(
+            view,
+            metrics_directory=Path(roles.metrics_directory(role.directory)),
+            allowed_hosts=(role.settings.management_host,),
+            commands=commands,
+            rollouts=rollouts,
+            registry=registry,
+            guard=guard,
+            schema=settings_schema.document,
+            experiments=experiments,
+            key_access=key_access,
+        )
+
     await asyncio.sleep(_IMPORT_AFTER_S)
-    app = await asyncio.to_thread(_build, view, commands, rollouts, registry, role, guard, experiments, key_access)
+    app = await asyncio.to_thread(build)
     import h2corn
 
     from headrace.app import serving
@@ -49,30 +69,3 @@ async def serve_management(
         timeout_graceful_shutdown=2.0,
     )
     await serving.server(app, config).serve()
-
-
-def _build(  # type: ignore[no-untyped-def]
-    view: ControllerView,
-    commands: EndpointCommands,
-    rollouts: RolloutCommands,
-    registry: RegistryAccess | None,
-    role: ControllerRole,
-    guard: Guard,
-    experiments: ExperimentCommands | None,
-    key_access: KeyAccess | None,
-):
-    from headrace.api.app import create_app
-    from headrace.app.settings import schema as settings_schema
-
-    return create_app(
-        view,
-        metrics_directory=Path(roles.metrics_directory(role.directory)),
-        allowed_hosts=(role.settings.management_host,),
-        commands=commands,
-        rollouts=rollouts,
-        registry=registry,
-        guard=guard,
-        schema=settings_schema.document,
-        experiments=experiments,
-        key_access=key_access,
-    )
