@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from headrace.api import problems
@@ -35,7 +37,7 @@ _MADE: dict[int | str, dict[str, Any]] = {
 }
 
 NameOrId = Annotated[str, Path(max_length=255, pattern=r"^[^\x00]+$", description="A name, or the id of a key.")]
-Work = Callable[[KeyIssuer], Response]
+Work = Callable[[KeyIssuer, Once], Response]
 
 
 def router(access: KeyAccess, requests: Requests) -> APIRouter:
@@ -80,11 +82,7 @@ def _making(routes: APIRouter, access: KeyAccess, requests: Requests) -> None:
         def make(issuer: KeyIssuer) -> Issued:
             return issuer.create(wanted.name, wanted.scopes, wanted.endpoints, _moment(wanted.expires_in_s))
 
-        def work(issuer: KeyIssuer) -> Response:
-            with requests.once(issuer.reading, sent, wanted) as once:
-                return _issued(issuer, once, make)
-
-        return await _changed(access, sent, work)
+        return await _changed(access, requests, sent, wanted, partial(_issued, make))
 
     @routes.post(
         "/{name_or_id:path}/rotate",
@@ -101,11 +99,7 @@ def _making(routes: APIRouter, access: KeyAccess, requests: Requests) -> None:
             _check(expected, issuer, name_or_id)
             return issuer.rotate(name_or_id, wanted.grace_s, _moment(wanted.expires_in_s), wanted.why)
 
-        def work(issuer: KeyIssuer) -> Response:
-            with requests.once(issuer.reading, sent, wanted) as once:
-                return _issued(issuer, once, make)
-
-        return await _changed(access, sent, work)
+        return await _changed(access, requests, sent, wanted, partial(_issued, make))
 
 
 def _ending(routes: APIRouter, access: KeyAccess, requests: Requests) -> None:
@@ -118,33 +112,32 @@ def _ending(routes: APIRouter, access: KeyAccess, requests: Requests) -> None:
     async def revoke(name_or_id: NameOrId, wanted: RevokeKey, sent: Sent, expected: Expected) -> Response:
         """It cannot be undone. `If-Match` may be left out: whoever ends a key means it, whatever happened since."""
 
-        def work(issuer: KeyIssuer) -> Response:
-            with requests.once(issuer.reading, sent, wanted) as once:
-                if once.earlier is not None:
-                    return once.earlier
-                with issuer.together() as (joined, transaction):
-                    _check(expected, joined, name_or_id)
-                    ended, now = joined.revoke(name_or_id, wanted.why), time.time()
-                    response = answer(RevokedKeys(keys=[Key.of(KeyView.of(record, now)) for record in ended]))
-                    once.keep(transaction, response)
-                return response
+        def work(issuer: KeyIssuer, once: Once) -> Response:
+            if once.earlier is not None:
+                return once.earlier
+            with issuer.together() as (joined, transaction):
+                _check(expected, joined, name_or_id)
+                ended, now = joined.revoke(name_or_id, wanted.why), time.time()
+                response = answer(RevokedKeys(keys=[Key.of(KeyView.of(record, now)) for record in ended]))
+                once.keep(transaction, response)
+            return response
 
-        return await _changed(access, sent, work)
+        return await _changed(access, requests, sent, wanted, work)
 
 
-async def _changed(access: KeyAccess, sent: Sender, work: Work) -> Response:
-    """Do it in a thread; this server goes by it when the caller hears of it."""
+async def _changed(access: KeyAccess, requests: Requests, sent: Sender, wanted: BaseModel, work: Work) -> Response:
+    """Do it once, in a thread; this server goes by it when the caller hears of it."""
 
     def done() -> Response:
-        with access.issuing(sent.who) as issuer:
-            return work(issuer)
+        with access.issuing(sent.who) as issuer, requests.once(issuer.reading, sent, wanted) as once:
+            return work(issuer, once)
 
     response = await run_sync(done)
     await access.followed()
     return response
 
 
-def _issued(issuer: KeyIssuer, once: Once, make: Callable[[KeyIssuer], Issued]) -> Response:
+def _issued(make: Callable[[KeyIssuer], Issued], issuer: KeyIssuer, once: Once) -> Response:
     if once.earlier is not None:
         made = Key.model_validate_json(bytes(once.earlier.body))
         raise errors.SecretShownOnce(

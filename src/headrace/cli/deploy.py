@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli.endpoint_changes import show_changes, wait_for
-from headrace.cli.management import AsJson, Server, State, TakeOver, connected
+from headrace.cli.management import AsJson, Server, State, TakeOver, Timeout, connected
 from headrace.cli.outcome import epilog
 
 app = typer.Typer(add_completion=False)
@@ -45,7 +45,7 @@ def deploy(
     ] = None,
     take_over: TakeOver = False,
     wait: Annotated[bool, typer.Option(help="Wait until the version serves.")] = True,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="Of the waiting.")] = 300.0,
+    timeout: Timeout = 300.0,
     server: Server = None,
     state: State = None,
     as_json: AsJson = False,

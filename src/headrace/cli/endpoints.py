@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.endpoint_changes import show_changes, wait_for, write
-from headrace.cli.management import AsJson, Deployment, Endpoint, Server, State, TakeOver, connected
+from headrace.cli.management import AsJson, Deployment, Endpoint, Server, State, TakeOver, Timeout, connected
 from headrace.cli.outcome import epilog
 from headrace.core import errors
 
@@ -60,7 +60,7 @@ def apply(
     file: File = Path("headrace.yaml"),
     take_over: TakeOver = False,
     wait: Annotated[bool, typer.Option(help="Wait until every endpoint of the file serves as asked.")] = True,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="Of the waiting.")] = 300.0,
+    timeout: Timeout = 300.0,
     server: Server = None,
     state: State = None,
     as_json: AsJson = False,

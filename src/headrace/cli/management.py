@@ -35,6 +35,7 @@ TakeOver = Annotated[
         "--take-over", help="Decide the traffic from now on, whoever decides it now: file, rollout or experiment."
     ),
 ]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0, help="Of the waiting.")]
 Deployment = Annotated[
     str | None,
     typer.Option("--deployment", metavar="NAME", help="Which of the endpoint's; needed when it has several."),
