@@ -6,7 +6,9 @@ because whoever read the output may have gone while the server stays. Failures g
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -53,6 +55,19 @@ def _safe(render: Renderer) -> Renderer:
                 silent = True
 
     return rendered
+
+
+def let_go_of_closed_output() -> None:
+    """What could not be written waits in a buffer, and Python would fail to write it at the end, with an exit code of
+    its own (120): where the reader has left it is dropped."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):  # closed, or no file of the system
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 class JsonScreen:

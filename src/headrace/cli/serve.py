@@ -19,7 +19,7 @@ from headrace.app.settings.model_sources import check_sources, check_trust, is_r
 from headrace.app.settings.serve_settings import ServeSettings
 from headrace.app.state.location import is_named, locate_for_server
 from headrace.cli.outcome import reported
-from headrace.cli.screen import make_screen
+from headrace.cli.screen import let_go_of_closed_output, make_screen
 from headrace.cli.setting_flags import given_flags, with_setting_flags
 from headrace.core import errors
 
@@ -106,6 +106,7 @@ def serve(
         from headrace.app.supervisor import run
 
         code = run(settings, make_screen(as_json=as_json, quiet=quiet))
+        let_go_of_closed_output()
         if for_parent is not None and orphaned.is_set():
             # The parent, which would have removed its folder, was killed.
             shutil.rmtree(for_parent, ignore_errors=True)

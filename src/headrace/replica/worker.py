@@ -9,6 +9,7 @@ a worker can live in a user's own environment.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
 import select
@@ -352,6 +353,9 @@ def main(arguments: list[str]) -> int:
     spec = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=WorkerSpec)
     # Ctrl-C reaches the whole terminal group; only the supervisor decides when workers stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A pipe, which Python would fill first: what a model prints is read while it works, and after it died.
+        sys.stdout.reconfigure(line_buffering=True)
     if spec.memory is not None:
         limit_memory(spec.memory)
     if spec.yields:
