@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from headrace.app.settings.keys import KEYS, Form, Key, Section
+from headrace.app.settings.nodes import EXPONENT
 from headrace.app.settings.rollout import plan_document
 from headrace.app.settings.serve_settings import DeploymentSettings, EndpointSettings
 from headrace.app.settings.slo import slo_document
@@ -69,7 +70,15 @@ def policy_document(policy: TrafficPolicy) -> Document:
 def as_yaml(documents: Mapping[str, Document], trust: Sequence[str] = ()) -> str:
     """The text of a ``headrace.yaml`` with these endpoints, whose models these digests vouch for."""
     file = {"trust": list(trust)} if trust else {}
-    return str(yaml.safe_dump({**file, "endpoints": dict(documents)}, sort_keys=False, allow_unicode=True, width=110))
+    whole = {**file, "endpoints": dict(documents)}
+    return str(yaml.dump(whole, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts texts in quotes that the reader would take for numbers, beside those of YAML 1.1."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
 
 
 def _deployment(entry: DeploymentEntry, *, versioned: bool) -> Document:

@@ -23,7 +23,7 @@ _MAX_CONSTANT_DEPTH = 32
 _MAX_VALUE_DEPTH = 64
 """Nothing that is read whole is nested as deep, but for what contains itself."""
 
-_EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
+EXPONENT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 
 _SCALAR_NAMES = {"null": "nothing", "bool": "true/false", "int": "a whole number", "float": "a number", "str": "text"}
 
@@ -134,7 +134,7 @@ class NodeReader:
             except ValueError:  # 0x_ looks like a number
                 self.refuse(node, shown, "a number or a text")
         plain = isinstance(node, ScalarNode) and node.style is None
-        return float(node.value) if plain and _EXPONENT.match(node.value) else str(node.value)
+        return float(node.value) if plain and EXPONENT.match(node.value) else str(node.value)
 
     def at(self, node: Node) -> str:
         return f"{self._path} {position(node)}"

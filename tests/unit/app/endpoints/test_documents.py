@@ -187,6 +187,14 @@ def test_a_document_keeps_its_meaning_as_json(endpoint: Endpoint) -> None:
     assert read(as_yaml({"m": msgspec.json.decode(msgspec.json.encode(document))})) == endpoint
 
 
+@pytest.mark.parametrize("name", ["0E0", "1e3", "-1.5e-7", ".5E2", "e3", "1_000", "0x1f", "yes", "12"])
+def test_a_text_that_looks_like_a_number_stays_one(name: str) -> None:
+    rollout = RolloutPlan(analysis=AnalysisSettings(metrics=(MetricSettings(name, "<= 0.2"),)))
+    own = EndpointSettings(rollout=rollout)
+    entries = {MAIN: entry()}
+    assert read(as_yaml({"m": document_of(entries, own)})) == (entries, own)
+
+
 def entry(**changes: Any) -> DeploymentEntry:
     return DeploymentEntry("/m.onnx", DeploymentSettings(**changes))
 
